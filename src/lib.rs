@@ -1,0 +1,8 @@
+//! Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod model;
+pub mod values;
+pub mod warehouse;

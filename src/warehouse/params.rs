@@ -1,0 +1,104 @@
+//! A connection's parameters: declared once by a provider, validated against that declaration by `config`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::WarehouseError;
+
+/// What a parameter holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterKind {
+    Text,
+    /// A whole number within bounds.
+    Integer { min: i64, max: i64 },
+    Bool,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A directory or file (relative to the project) or an object-store URL.
+    Location,
+    /// A file relative to the project.
+    File,
+    /// Never shown. Should come from `${env:…}` or `${file:…}`.
+    Secret,
+    /// For example `30s`, `5m`, `2h`.
+    Duration,
+}
+
+/// The declaration of one parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub kind: ParameterKind,
+    pub required: bool,
+    /// Used when the parameter is left out, written as in the file.
+    pub default: Option<&'static str>,
+    pub help: &'static str,
+}
+
+/// The validated parameters of one connection, with secrets and references resolved. Values are text as in the
+/// file (already checked against their [`ParameterKind`]); `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct ConnectionParams {
+    /// The connection's name in the project.
+    pub connection: String,
+    /// Where relative paths start.
+    pub project_root: PathBuf,
+    values: BTreeMap<String, SecretString>,
+}
+
+impl std::fmt::Debug for ConnectionParams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionParams")
+            .field("connection", &self.connection)
+            .field("given", &self.values.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl ConnectionParams {
+    pub fn new(connection: impl Into<String>, project_root: impl Into<PathBuf>) -> Self {
+        Self { connection: connection.into(), project_root: project_root.into(), values: BTreeMap::new() }
+    }
+
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.values.insert(name.into(), SecretString::from(value.into()));
+    }
+
+    /// The value as text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(ExposeSecret::expose_secret)
+    }
+
+    /// The value as a secret, which neither `Debug` nor `Display` shows.
+    pub fn secret(&self, name: &str) -> Option<SecretString> {
+        self.values.get(name).cloned()
+    }
+
+    /// The value as text, or an error that names the parameter.
+    pub fn required(&self, name: &str) -> Result<&str, WarehouseError> {
+        self.text(name).ok_or_else(|| {
+            WarehouseError::configuration(format!("connection `{}` has no `{name}`", self.connection))
+                .with_hint(format!("add `{name}:` to the connection in cloud-connect.yml"))
+        })
+    }
+
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, WarehouseError> {
+        self.parse(name)
+    }
+
+    pub fn bool(&self, name: &str) -> Result<Option<bool>, WarehouseError> {
+        self.parse(name)
+    }
+
+    fn parse<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, WarehouseError> {
+        self.text(name)
+            .map(|v| {
+                v.parse().map_err(|_| {
+                    WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", self.connection))
+                })
+            })
+            .transpose()
+    }
+}
