@@ -4,5 +4,6 @@
 pub mod clock;
 pub mod config;
 pub mod model;
+pub mod store;
 pub mod values;
 pub mod warehouse;
