@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod diff;
+pub mod identity;
 pub mod model;
 pub mod store;
 pub mod values;

@@ -1,1 +1,208 @@
-//! Writing and reading data files.
+//! Writing and reading the data files of the store's tables.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{max, min};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use chrono::{DateTime, Utc};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::buffered::BufWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
+use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::{AsyncArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, Encoding};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::schema::{KEY_HI, KEY_LO, ROW_HI, ROW_LO};
+use super::{DataFile, StagedFile, Store, StoreError, TableId};
+
+/// A data file is closed once it has so many rows: small enough that a rewrite for a few changes stays cheap and that
+/// several files keep every core busy, large enough that a big table has hundreds of files and not millions.
+pub const TARGET_ROWS: u64 = 262_144;
+const ROW_GROUP_ROWS: usize = 131_072;
+const UPLOAD_BYTES: usize = 4 << 20;
+
+/// Writes one data file of a table into the run's folder.
+pub struct DataFileWriter {
+    writer: AsyncArrowWriter<BufWriter>,
+    staged: StagedFile,
+}
+
+impl DataFileWriter {
+    /// Begins a file. It exists in the store only after [`DataFileWriter::finish`], and is seen only once committed.
+    pub fn new(
+        store: &Store,
+        table: &TableId,
+        run_id: &str,
+        schema: SchemaRef,
+        partition: &[(&str, &str)],
+        now: DateTime<Utc>,
+    ) -> Result<Self, StoreError> {
+        let path = format!("{run_id}/{}.parquet", uuid::Uuid::new_v4().simple());
+        let upload = BufWriter::with_capacity(store.object_store().clone(), store.path(table, &path), UPLOAD_BYTES);
+        let key_column = schema.field(0).name().clone();
+        let writer = AsyncArrowWriter::try_new(upload, schema, Some(properties(&key_column)))?;
+        let partition = partition.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
+        let staged = StagedFile { path, size: 0, rows: 0, hash_range: None, partition, written_at: now };
+        Ok(Self { writer, staged })
+    }
+
+    /// Appends rows.
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        self.staged.rows += batch.num_rows() as u64;
+        if let Some(hashes) = batch.column_by_name(KEY_HI) {
+            let hashes = hashes.as_primitive::<Int64Type>();
+            if let Some((low, high)) = min(hashes).zip(max(hashes)) {
+                let range = self.staged.hash_range.get_or_insert((low, high));
+                *range = (range.0.min(low), range.1.max(high));
+            }
+        }
+        self.writer.write(batch).await?;
+        // what is encoded but not yet flushed stays in memory: bound it
+        if self.writer.in_progress_size() > 24 << 20 {
+            self.writer.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.staged.rows
+    }
+
+    /// Completes the file.
+    pub async fn finish(mut self) -> Result<StagedFile, StoreError> {
+        self.writer.finish().await?;
+        self.staged.size = self.writer.bytes_written() as u64;
+        Ok(self.staged)
+    }
+}
+
+fn properties(key_column: &str) -> WriterProperties {
+    let mut builder = WriterProperties::builder()
+        .set_compression(Compression::LZ4_RAW)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_created_by(concat!("cloud-connect ", env!("CARGO_PKG_VERSION")).to_string())
+        .set_column_dictionary_enabled(ColumnPath::from(key_column), false);
+    for hash in [KEY_HI, KEY_LO, ROW_HI, ROW_LO] {
+        // hashes do not compress and do not repeat
+        let column = ColumnPath::from(hash);
+        builder = builder
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+            .set_column_encoding(column.clone(), Encoding::PLAIN);
+        if hash != KEY_HI {
+            builder = builder.set_column_statistics_enabled(column, EnabledStatistics::None);
+        }
+    }
+    builder.build()
+}
+
+/// Rolls over to a new file whenever one is full.
+pub struct RollingWriter {
+    store: Store,
+    table: TableId,
+    run_id: String,
+    schema: SchemaRef,
+    partition: Vec<(String, String)>,
+    now: DateTime<Utc>,
+    open: Option<DataFileWriter>,
+    done: Vec<StagedFile>,
+}
+
+impl RollingWriter {
+    pub fn new(
+        store: &Store,
+        table: &TableId,
+        run_id: &str,
+        schema: SchemaRef,
+        partition: &[(&str, &str)],
+        now: DateTime<Utc>,
+    ) -> Self {
+        let partition = partition.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
+        let (store, table, run_id) = (store.clone(), table.clone(), run_id.to_string());
+        Self { store, table, run_id, schema, partition, now, open: None, done: Vec::new() }
+    }
+
+    /// Appends rows.
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let writer = match &mut self.open {
+            Some(writer) => writer,
+            None => {
+                let partition: Vec<_> = self.partition.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                let schema = self.schema.clone();
+                let new = DataFileWriter::new(&self.store, &self.table, &self.run_id, schema, &partition, self.now)?;
+                self.open.insert(new)
+            }
+        };
+        writer.write(batch).await?;
+        if writer.rows() >= TARGET_ROWS {
+            self.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the file that is open, so that the next row starts another.
+    pub async fn close(&mut self) -> Result<(), StoreError> {
+        if let Some(full) = self.open.take() {
+            self.done.push(full.finish().await?);
+        }
+        Ok(())
+    }
+
+    /// Completes the last file and returns all.
+    pub async fn finish(mut self) -> Result<Vec<StagedFile>, StoreError> {
+        self.close().await?;
+        Ok(self.done)
+    }
+}
+
+/// What to read of a data file.
+#[derive(Debug, Default)]
+pub struct ReadOptions {
+    /// Only these columns, in the file's order; none: all.
+    pub columns: Option<Vec<String>>,
+    /// Only these rows.
+    pub selection: Option<RowSelection>,
+    pub batch_rows: Option<usize>,
+}
+
+/// Streams a data file's rows in their order.
+pub async fn read(
+    store: &Store,
+    table: &TableId,
+    path: &str,
+    size: u64,
+    options: ReadOptions,
+) -> Result<BoxStream<'static, Result<RecordBatch, StoreError>>, StoreError> {
+    let location = store.path(table, path);
+    let reader = ParquetObjectReader::new(Arc::clone(store.object_store()), location).with_file_size(size);
+    let mut builder =
+        ParquetRecordBatchStreamBuilder::new_with_options(reader, ArrowReaderOptions::new()).await?;
+    if let Some(columns) = &options.columns {
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
+        builder = builder.with_projection(mask);
+    }
+    if let Some(selection) = options.selection {
+        builder = builder.with_row_selection(selection);
+    }
+    builder = builder.with_batch_size(options.batch_rows.unwrap_or(8192));
+    Ok(builder.build()?.map_err(StoreError::from).boxed())
+}
+
+/// [`read`] of a committed file.
+pub async fn read_file(
+    store: &Store,
+    table: &TableId,
+    file: &DataFile,
+    options: ReadOptions,
+) -> Result<BoxStream<'static, Result<RecordBatch, StoreError>>, StoreError> {
+    read(store, table, &file.path, file.size, options).await
+}

@@ -12,6 +12,8 @@
 //! | `list` | List<Utf8> / array<string> |
 //! | `json` | Utf8 holding JSON text / string |
 
+pub mod convert;
+
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use std::sync::Arc;
 
