@@ -62,6 +62,8 @@ pub enum TableId {
     Records(String),
     Identities,
     Changes,
+    /// Not a Delta table: a folder of files that list removals which wait for a person.
+    Holds,
 }
 
 impl TableId {
@@ -71,6 +73,7 @@ impl TableId {
             Self::Records(slug) => format!("records/{slug}"),
             Self::Identities => "identities".into(),
             Self::Changes => "changes".into(),
+            Self::Holds => "holds".into(),
         }
     }
 }

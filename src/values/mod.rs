@@ -13,6 +13,7 @@
 //! | `json` | Utf8 holding JSON text / string |
 
 pub mod convert;
+pub mod objects;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use std::sync::Arc;

@@ -1,0 +1,194 @@
+//! The commit of a run, and what follows from it.
+//!
+//! ```text
+//!  staged files ─► COMMIT records/<slug> ─► identities ─► changes ─► catalog (visible)
+//!                  (carries the list of all the rest)   └── rolled forward after a crash ──┘
+//! ```
+//!
+//! The commit on the model's record store is the only point that decides: before it, nothing happened; after it,
+//! everything will. Its `commitInfo` carries the run's report and the staged files of the other tables, so rolling
+//! forward is copying, not computing. Each step is recognizable as done: the other tables by an application transaction
+//! (`records/<slug>`, version), the catalog by its unique (model, version).
+
+use serde::{Deserialize, Serialize};
+
+use deltalake::kernel::Action;
+
+use super::lock::PublishLock;
+use super::report::{Hold, HoldStatus, RunReport};
+use super::{Engine, SyncError};
+use crate::catalog::Publication;
+use crate::store::schema::{changes_schema, identities_schema, with_partition};
+use crate::store::{Commit, StagedFile, Store, StoreError, TableId, Version};
+
+/// The key in `commitInfo` that holds [`Consequences`].
+const INFO_KEY: &str = "cloudConnect";
+
+/// What follows from a commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Consequences {
+    pub report: RunReport,
+    pub identities: Vec<StagedFile>,
+    pub changes: Vec<StagedFile>,
+    pub hold: Option<Hold>,
+    pub ends_hold: Option<(String, HoldStatus)>,
+}
+
+impl Engine {
+    /// Commits a run and makes it visible. The commit point.
+    pub(super) async fn publish(
+        &self,
+        lock: &PublishLock,
+        model: &str,
+        base: Option<&deltalake::DeltaTable>,
+        mut commit: Commit,
+        consequences: &Consequences,
+    ) -> Result<Version, SyncError> {
+        let table = TableId::Records(model.to_string());
+        let info = serde_json::to_value(consequences).map_err(|e| SyncError::Bug(e.to_string()))?;
+        commit.info.push((INFO_KEY.to_string(), info));
+        let next = base.and_then(deltalake::DeltaTable::version).map_or(0, |v| v + 1);
+        commit.transaction = Some((format!("run/{}", consequences.report.run_id), next as i64));
+        fail::fail_point!("before-commit");
+        let version = self.store.commit(&table, base, commit).await?;
+        fail::fail_point!("after-commit");
+        self.roll_forward(lock, model, version, consequences).await?;
+        Ok(version)
+    }
+
+    /// Does what follows from version `version` of the model's record store, as far as it is not done yet.
+    async fn roll_forward(
+        &self,
+        _lock: &PublishLock,
+        model: &str,
+        version: Version,
+        consequences: &Consequences,
+    ) -> Result<(), SyncError> {
+        let application = TableId::Records(model.to_string()).folder();
+        let shared = [
+            (TableId::Identities, &consequences.identities, "field", identities_schema()),
+            (TableId::Changes, &consequences.changes, "model", changes_schema()),
+        ];
+        let mut versions = [None, None];
+        for ((id, files, partition, schema), current) in shared.into_iter().zip(&mut versions) {
+            let table = self.store.table(&id, None).await?;
+            *current = table.as_ref().and_then(deltalake::DeltaTable::version);
+            if files.is_empty() {
+                continue;
+            }
+            if let Some(table) = &table {
+                let done = self.store.transaction_version(&id, table, &application).await?;
+                if done.is_some_and(|done| done >= version as i64) {
+                    continue;
+                }
+            }
+            let metadata = match table {
+                Some(_) => None,
+                None => Some(Store::metadata(&id, &with_partition(&schema, partition), &[partition], &[])?),
+            };
+            let commit = Commit {
+                metadata,
+                add: files.clone(),
+                remove: Vec::new(),
+                transaction: Some((application.clone(), version as i64)),
+                info: vec![("runId".into(), consequences.report.run_id.clone().into())],
+            };
+            *current = Some(self.store.commit(&id, table.as_ref(), commit).await?);
+            match id {
+                TableId::Identities => fail::fail_point!("after-identities"),
+                _ => fail::fail_point!("after-changes"),
+            }
+        }
+        self.catalog
+            .finish(&Publication {
+                report: &consequences.report,
+                records_version: Some(version),
+                identities_version: versions[0],
+                changes_version: versions[1],
+                hold: consequences.hold.as_ref(),
+                ends: consequences.ends_hold.as_ref().map(|(run, status)| (run.as_str(), *status)),
+            })
+            .await?;
+        fail::fail_point!("after-catalog");
+        Ok(())
+    }
+
+    /// Finishes every commit whose consequences are not all visible. Called with the publish lock held, when nobody
+    /// else can be in the middle of publishing.
+    pub(super) async fn roll_all_forward(&self, lock: &PublishLock) -> Result<u64, SyncError> {
+        let mut models = self.catalog.models().await?;
+        models.extend(self.project.models.keys().cloned());
+        models.sort_unstable();
+        models.dedup();
+        let mut rolled = 0;
+        for model in models {
+            let table = TableId::Records(model.clone());
+            let visible = self.catalog.published_version(&model).await?;
+            let Some(newest) = self.store.newest_version(&table, visible).await? else { continue };
+            for version in visible.map_or(0, |v| v + 1)..=newest {
+                if let Some(consequences) = self.consequences(&table, version).await? {
+                    self.roll_forward(lock, &model, version, &consequences).await?;
+                    tracing::info!(model, version, run = consequences.report.run_id, "finished a run that a crash cut short");
+                    rolled += 1;
+                }
+            }
+        }
+        Ok(rolled)
+    }
+
+    /// What a commit said would follow; none when it is not one of ours (a table maintained by another tool).
+    async fn consequences(&self, table: &TableId, version: Version) -> Result<Option<Consequences>, SyncError> {
+        let Some(actions) = self.store.commit_actions(table, version).await? else { return Ok(None) };
+        let info = actions.into_iter().find_map(|action| match action {
+            Action::CommitInfo(mut info) => info.info.remove(INFO_KEY),
+            _ => None,
+        });
+        let parse = |value| serde_json::from_value(value).map_err(|e| e.to_string());
+        info.map(parse).transpose().map_err(|message| {
+            StoreError::Corrupt { table: table.folder(), message: format!("version {version}: {message}") }.into()
+        })
+    }
+
+    /// Brings the state to a consistent one after whatever happened to earlier processes. Cheap when nothing did.
+    /// Skips what another process is working on.
+    pub async fn recover(&self) -> Result<(), SyncError> {
+        crate::diff::spill::clean(&self.spill_folder())?;
+        if let Some(lock) = self.try_publish_lock()? {
+            self.roll_all_forward(&lock).await?;
+        }
+        for model in self.catalog.models().await? {
+            if self.catalog.running(&model).await?.is_empty() {
+                continue;
+            }
+            if let Ok(lock) = self.model_lock(&model) {
+                self.clean_up_after(&lock, &model).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what dead runs of the model staged. Called with the model's lock held, so any run that is still marked
+    /// as running is dead.
+    pub(super) async fn clean_up_after(&self, _lock: &super::lock::ModelLock, model: &str) -> Result<(), SyncError> {
+        // a commit first gets its consequences, so that what it refers to is not taken for a leftover
+        if self.catalog.running(model).await?.is_empty() {
+            return Ok(());
+        }
+        let lock = self.publish_lock().await?;
+        self.roll_all_forward(&lock).await?;
+        for run_id in self.catalog.running(model).await? {
+            self.discard(model, &run_id).await?;
+            self.catalog.interrupted(&run_id, self.clock.now()).await?;
+            tracing::info!(model, run = run_id, "cleaned up after a run that was interrupted");
+        }
+        Ok(())
+    }
+
+    /// Removes everything that a run staged.
+    pub(super) async fn discard(&self, model: &str, run_id: &str) -> Result<(), SyncError> {
+        for table in [TableId::Records(model.to_string()), TableId::Identities, TableId::Changes, TableId::Holds] {
+            self.store.discard_staged(&table, run_id).await?;
+        }
+        Ok(())
+    }
+}

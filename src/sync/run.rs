@@ -1,0 +1,430 @@
+//! The pipeline of one run, in the order of a row's journey.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use deltalake::DeltaTable;
+use deltalake::kernel::MetadataExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::additions::{Additions, Source};
+use super::definition::{CONFIGURATION_KEY, Definition, DefinitionChange};
+use super::extract::{Extracted, Extraction};
+use super::links::Links;
+use super::publish::Consequences;
+use super::publishing::{Publishing, Samples, Totals};
+use super::report::{Hold, RunKind, RunReport, RunStatus};
+use super::rewrite::Rewrite;
+use super::{Engine, Progress, Stage, SyncError};
+use crate::catalog::Publication;
+use crate::diff::compare::{Differ, PARTITIONS};
+use crate::diff::index::HashIndex;
+use crate::diff::spill::SpillFolder;
+use crate::diff::state;
+use crate::identity::resolve::{MAX_ASKED, Resolver};
+use crate::model::{Guard, Model};
+use crate::store::schema::records_schema;
+use crate::store::{Commit, DataFile, Store, TableId};
+
+/// What a run would do.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Plan {
+    #[serde(flatten)]
+    pub report: RunReport,
+    pub samples: Samples,
+}
+
+/// The state of a model's record store before a run.
+pub(super) struct Base {
+    pub table: Option<DeltaTable>,
+    pub definition: Option<Definition>,
+    pub files: Vec<DataFile>,
+}
+
+/// What the stages after the comparison came to.
+struct Outcome {
+    cx: Arc<Publishing>,
+    extracted: Extracted,
+    rewritten: Vec<usize>,
+    hold: Option<Hold>,
+    removed: u64,
+    /// The model's definition or schema has to be written.
+    redefine: bool,
+}
+
+impl Engine {
+    /// Runs a model. What goes wrong is in the report.
+    pub async fn run(&self, slug: &str, progress: &dyn Progress, cancel: &CancellationToken) -> RunReport {
+        let run_id = Uuid::now_v7().to_string();
+        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
+        if let Err(error) = self.run_recorded(&mut report, progress, cancel).await {
+            let status = if matches!(error, SyncError::Cancelled) { RunStatus::Cancelled } else { RunStatus::Failed };
+            report.error = Some(error.to_string());
+            report.hint = error.hint();
+            report.finish(status, self.clock.now());
+            if let Err(error) = self.record_failure(&report).await {
+                tracing::error!(%error, "the failed run could not be recorded");
+            }
+        }
+        report
+    }
+
+    async fn run_recorded(
+        &self,
+        report: &mut RunReport,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(), SyncError> {
+        let model = self.model(&report.model)?;
+        if !model.active {
+            return Err(SyncError::Inactive(model.slug.clone()));
+        }
+        let lock = self.model_lock(&model.slug)?;
+        self.clean_up_after(&lock, &model.slug).await?;
+        self.catalog.begin(report).await?;
+        let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
+        let base = self.base(&model.slug).await?;
+        let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
+        if cancel.is_cancelled() {
+            return Err(SyncError::Cancelled);
+        }
+        let publish_lock = self.publish_lock().await?;
+        self.roll_all_forward(&publish_lock).await?;
+        let outcome = self.stages(model, &base, extracted, &folder, report, true, progress).await?;
+        if cancel.is_cancelled() {
+            return Err(SyncError::Cancelled);
+        }
+        progress.stage(Stage::Commit);
+        let totals = outcome.take_totals();
+        outcome.fill(report, &totals);
+        let nothing = totals.records.is_empty()
+            && totals.identities.is_empty()
+            && totals.changes.is_empty()
+            && outcome.rewritten.is_empty();
+        let status = match (&outcome.hold, nothing) {
+            (Some(_), _) => RunStatus::Held,
+            (None, true) => RunStatus::Unchanged,
+            (None, false) => RunStatus::Published,
+        };
+        report.finish(status, self.clock.now());
+        if let Some(hold) = &outcome.hold {
+            report.hint = Some(format!(
+                "{} of {} rows would be removed: `cloud-connect approve {}` lets them go, `reject` keeps them",
+                hold.removed, hold.of, report.run_id
+            ));
+        }
+        if nothing && !outcome.redefine {
+            let (identities_version, changes_version) = (None, None);
+            let hold = outcome.hold.as_ref();
+            self.catalog
+                .finish(&Publication { report, records_version: None, identities_version, changes_version, hold, ends: None })
+                .await?;
+            return Ok(());
+        }
+        let commit = outcome.commit(&base, &totals)?;
+        let consequences = Consequences {
+            report: report.clone(),
+            identities: totals.identities,
+            changes: totals.changes,
+            hold: outcome.hold,
+            ends_hold: None,
+        };
+        self.publish(&publish_lock, &model.slug, base.table.as_ref(), commit, &consequences).await?;
+        Ok(())
+    }
+
+    /// Removes what the failed run staged, unless it was committed after all, and records it.
+    async fn record_failure(&self, report: &RunReport) -> Result<(), SyncError> {
+        if !self.catalog.running(&report.model).await?.contains(&report.run_id) {
+            return Ok(());
+        }
+        if self.is_committed(&report.model, &report.run_id).await? {
+            // the commit stands, only something after it failed: recovery brings it to its end
+            return Ok(());
+        }
+        self.discard(&report.model, &report.run_id).await?;
+        let ended = Publication {
+            report,
+            records_version: None,
+            identities_version: None,
+            changes_version: None,
+            hold: None,
+            ends: None,
+        };
+        Ok(self.catalog.finish(&ended).await?)
+    }
+
+    /// What a run would do, by really running the query and the comparison; writes nothing that stays.
+    pub async fn plan(
+        &self,
+        slug: &str,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Plan, SyncError> {
+        let model = self.model(slug)?;
+        let run_id = format!("plan-{}", Uuid::now_v7());
+        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
+        let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
+        let base = self.base(slug).await?;
+        let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
+        let outcome = self.stages(model, &base, extracted, &folder, &report, false, progress).await?;
+        let totals = outcome.take_totals();
+        outcome.fill(&mut report, &totals);
+        let nothing = report.added + report.changed + report.removed == 0;
+        let status = match (&outcome.hold, nothing) {
+            (Some(_), _) => RunStatus::Held,
+            (None, true) => RunStatus::Unchanged,
+            (None, false) => RunStatus::Published,
+        };
+        report.finish(status, self.clock.now());
+        Ok(Plan { report, samples: totals.samples })
+    }
+
+    /// The model of that slug.
+    pub fn model(&self, slug: &str) -> Result<&Model, SyncError> {
+        self.project.models.get(slug).ok_or_else(|| SyncError::NoSuchModel(slug.to_string()))
+    }
+
+    pub(super) async fn base(&self, slug: &str) -> Result<Base, SyncError> {
+        let id = TableId::Records(slug.to_string());
+        let Some(table) = self.store.table(&id, None).await? else {
+            return Ok(Base { table: None, definition: None, files: Vec::new() });
+        };
+        let files = Store::files(&id, &table)?;
+        let definition = definition_of(&id, &table)?;
+        Ok(Base { table: Some(table), definition, files })
+    }
+
+    async fn extracted(
+        &self,
+        model: &Model,
+        base: &Base,
+        folder: &SpillFolder,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Extracted, SyncError> {
+        let warehouse = self.project.open_connection(&model.connection, self.memory_limit / 4)?;
+        let before = base.definition.as_ref();
+        let extraction = Extraction { model, warehouse, before, files: &base.files, folder, progress, cancel };
+        self.extract(&extraction).await
+    }
+
+    /// Everything between the comparison and the commit.
+    #[expect(clippy::too_many_arguments, reason = "the run's whole situation, used once for runs and once for plans")]
+    async fn stages(
+        &self,
+        model: &Model,
+        base: &Base,
+        mut extracted: Extracted,
+        folder: &SpillFolder,
+        report: &RunReport,
+        write: bool,
+        progress: &dyn Progress,
+    ) -> Result<Outcome, SyncError> {
+        progress.stage(Stage::Profiles);
+        let result = Arc::new(extracted.result.clone());
+        let cx = Arc::new(Publishing {
+            store: self.store.clone(),
+            run_id: report.run_id.clone(),
+            now: self.clock.now(),
+            model: model.slug.clone(),
+            definition: extracted.definition.clone(),
+            identity_fields: self.project.identities.clone(),
+            records: records_schema(&result),
+            result,
+            resolver: Resolver::open(&self.store, self.threads).await?,
+            write,
+            totals: std::sync::Mutex::default(),
+        });
+        let links = Arc::new(Links::new(&cx, folder));
+
+        // added rows, one partition after another
+        let touched = self.add(&cx, &links, &extracted.differ).await?;
+        if let Some(differ) = Arc::get_mut(&mut extracted.differ) {
+            differ.drop_index();
+        }
+        fail::fail_point!("after-additions");
+
+        // removals, unless they are too many
+        let old = Arc::clone(&extracted.differ.old);
+        let removed = old.count()[state::UNSEEN as usize];
+        let held = exceeds(&model.guard, removed, old.len() as u64);
+        let hold = match (held, write) {
+            (false, _) => None,
+            (true, false) => Some(Hold { removed, of: old.len() as u64, files: Vec::new() }),
+            (true, true) => Some(self.write_hold(&cx, &old).await?),
+        };
+
+        // changed and removed rows: their files are written anew
+        progress.stage(Stage::Write);
+        let reshape = extracted.change == DefinitionChange::Shape;
+        let owners = match touched {
+            Some(touched) => Some(cx.resolver.owners(&model.external_key, touched).await?),
+            None => None,
+        };
+        let differ = Some(Arc::clone(&extracted.differ));
+        let rewrite = Arc::new(Rewrite::new(&cx, &links, &old, differ, !held, owners, reshape));
+        self.in_tasks(|| Arc::clone(&rewrite).work()).await?;
+        fail::fail_point!("after-rewrite");
+
+        // further identities, and the rows that waited for a profile
+        let may_create = base.definition.as_ref().is_some_and(|before| !before.create_profiles);
+        if may_create && model.create_profiles {
+            self.create_for_waiting(&cx, &links, &extracted.differ, !held).await?;
+        }
+        links.publish().await?;
+        if write {
+            self.enter_waiting(&cx).await?;
+        }
+        let redefine = base.definition.as_ref() != Some(&extracted.definition);
+        Ok(Outcome { rewritten: rewrite.files().to_vec(), cx, extracted, hold, removed, redefine })
+    }
+
+    /// Publishes added rows. Returns the key hashes of changed and removed rows, unless they are too many.
+    async fn add(
+        &self,
+        cx: &Arc<Publishing>,
+        links: &Arc<Links>,
+        differ: &Arc<Differ>,
+    ) -> Result<Option<Vec<u128>>, SyncError> {
+        let next = Arc::new(AtomicUsize::new(0));
+        let touched = Arc::new(std::sync::Mutex::new(Some(Vec::new())));
+        self.in_tasks(|| {
+            let (cx, links, differ, next, touched) =
+                (Arc::clone(cx), Arc::clone(links), Arc::clone(differ), Arc::clone(&next), Arc::clone(&touched));
+            async move {
+                let mut additions = Additions::new(&cx, &links, Source::Result);
+                loop {
+                    let partition = next.fetch_add(1, Ordering::Relaxed);
+                    if partition >= PARTITIONS {
+                        break;
+                    }
+                    let index = if differ.needs_index(partition) && !differ.old.is_empty() {
+                        let (low, high) = Differ::partition_range(partition);
+                        Some(HashIndex::load(&cx.store, &cx.table(), &differ.old, low, high, 1).await?)
+                    } else {
+                        None
+                    };
+                    let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
+                    let worker = Arc::clone(&differ);
+                    let finished = tokio::task::spawn_blocking(move || {
+                        let gone = |_| arrow::error::ArrowError::ComputeError("the run was given up".into());
+                        let send = |batch| sender.blocking_send(batch).map_err(gone);
+                        worker.finish_partition(partition, index.as_ref(), send).map(|()| index)
+                    });
+                    while let Some(batch) = receiver.recv().await {
+                        additions.push(batch).await?;
+                    }
+                    let index = finished.await.map_err(|e| SyncError::Bug(e.to_string()))??;
+                    if let Some(index) = index {
+                        note_touched(&touched, differ.touched_keys(&index));
+                    }
+                }
+                additions.finish().await
+            }
+        })
+        .await?;
+        note_touched(&touched, differ.touched_keys(differ.resident_index()));
+        let mut touched = touched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(touched.take())
+    }
+
+    /// Runs a job once a core, at once.
+    pub(super) async fn in_tasks<F>(&self, job: impl Fn() -> F) -> Result<(), SyncError>
+    where
+        F: Future<Output = Result<(), SyncError>> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.threads {
+            tasks.spawn(job());
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.map_err(|e| SyncError::Bug(e.to_string()))??;
+        }
+        Ok(())
+    }
+
+    /// Did the run's commit land?
+    async fn is_committed(&self, model: &str, run_id: &str) -> Result<bool, SyncError> {
+        let id = TableId::Records(model.to_string());
+        let Some(table) = self.store.table(&id, None).await? else { return Ok(false) };
+        Ok(self.store.transaction_version(&id, &table, &format!("run/{run_id}")).await?.is_some())
+    }
+}
+
+fn note_touched(touched: &std::sync::Mutex<Option<Vec<u128>>>, keys: impl Iterator<Item = u128>) {
+    let mut guard = touched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for key in keys {
+        let Some(list) = guard.as_mut() else { return };
+        list.push(key);
+        if list.len() > MAX_ASKED {
+            *guard = None;
+        }
+    }
+}
+
+fn exceeds(guard: &Guard, removed: u64, of: u64) -> bool {
+    removed > guard.max_removed && removed as f64 * 100.0 > guard.max_removed_percent * of as f64
+}
+
+/// The definition that a record store was made from.
+pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<Definition>, SyncError> {
+    let corrupt = |message: String| crate::store::StoreError::Corrupt { table: id.folder(), message };
+    let state = table.snapshot().map_err(|e| corrupt(e.to_string()))?;
+    let text = state.metadata().configuration().get(CONFIGURATION_KEY);
+    Ok(text.map(|text| serde_json::from_str(text)).transpose().map_err(|e| corrupt(e.to_string()))?)
+}
+
+impl Outcome {
+    fn take_totals(&self) -> Totals {
+        std::mem::take(&mut *self.cx.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// The counts.
+    fn fill(&self, report: &mut RunReport, totals: &Totals) {
+        let differ = &self.extracted.differ;
+        let counts = differ.old.count();
+        // a plan looks at values only where it has to
+        let (changed, same) = match self.extracted.change {
+            DefinitionChange::Shape => (totals.changed, totals.same_by_value),
+            _ => (counts[state::CHANGED as usize], 0),
+        };
+        report.rows = differ.rows();
+        report.added = totals.added;
+        report.changed = changed;
+        report.removed = self.removed;
+        report.unchanged = counts[state::UNCHANGED as usize] + same;
+        report.quarantine = differ.quarantine();
+        report.quarantined = report.quarantine.total();
+        report.profiles_created = totals.created;
+        report.profiles_matched = totals.matched;
+        report.waiting = totals.waiting;
+        report.entered = totals.entered;
+        report.exited = totals.exited;
+        report.identities_linked = totals.linked;
+        report.identity_conflicts = totals.conflicts;
+        report.definition_changed = self.extracted.change != DefinitionChange::None;
+        report.retries = self.extracted.retries;
+    }
+
+    fn commit(&self, base: &Base, totals: &Totals) -> Result<Commit, SyncError> {
+        let id = self.cx.table();
+        let definition = serde_json::to_string(&self.cx.definition).map_err(|e| SyncError::Bug(e.to_string()))?;
+        let metadata = match &base.table {
+            None => Some(Store::metadata(&id, &self.cx.records, &[], &[(CONFIGURATION_KEY, definition)])?),
+            Some(table) if self.redefine => {
+                use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+                let bug = |e: String| SyncError::Bug(e);
+                let schema: deltalake::kernel::StructType = self.cx.records.as_ref().try_into_kernel()?;
+                let metadata = table.snapshot().map_err(|e| bug(e.to_string()))?.metadata().clone();
+                let metadata = metadata.with_schema(&schema).map_err(|e| bug(e.to_string()))?;
+                Some(metadata.add_config_key(CONFIGURATION_KEY.into(), definition).map_err(|e| bug(e.to_string()))?)
+            }
+            Some(_) => None,
+        };
+        let remove = self.rewritten.iter().map(|file| base.files[*file].remove.clone()).collect();
+        Ok(Commit { metadata, add: totals.records.clone(), remove, transaction: None, info: Vec::new() })
+    }
+}
