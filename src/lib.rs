@@ -4,5 +4,6 @@
 pub mod clock;
 pub mod config;
 pub mod model;
+pub mod secrets;
 pub mod values;
 pub mod warehouse;
