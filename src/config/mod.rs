@@ -2,19 +2,57 @@
 //!
 //! Loading is pure but for reading the files: no warehouse is asked, no secret is resolved. Every fault of every file
 //! is found in one pass and reported at once, each with its file, line, a caret and a hint ([`ConfigErrors`]).
+//!
+//! ```text
+//! text -> yaml (tree with places) -> mask (what may be shown) -> decode (key by key) -> load (checks over all files)
+//! ```
+//!
+//! Invariants:
+//! - the value of a secret is in no message, no snippet and no `Debug` text;
+//! - a [`Project`] that exists is valid: what uses it checks nothing again;
+//! - every key that is read is listed in `keys` and described in `docs/configuration.md`.
+
+mod decode;
+mod error;
+mod keys;
+mod load;
+mod mask;
+mod models;
+mod names;
+pub(crate) mod parameter;
+mod project;
+mod source;
+mod sql;
+pub(crate) mod suggest;
+#[cfg(test)]
+mod tests;
+pub mod write;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use crate::model::{ColumnContract, Guard, Model, Schedule};
+pub use error::{ConfigError, ConfigErrors};
+pub use load::{load, load_with};
+pub(crate) use names::RESERVED_PREFIX;
+pub use source::{Source, Span, Spans};
+pub(crate) use suggest::hint;
+
+/// The file that makes a directory a project.
+pub const PROJECT_FILE: &str = "cloud-connect.yml";
+/// The models' directory in a project.
+pub const MODELS_DIR: &str = "models";
 
 /// A whole, validated project.
 #[derive(Debug, Clone)]
 pub struct Project {
-    /// The directory that holds `cloud-connect.yml`.
+    /// The directory that holds `cloud-connect.yml`; absolute.
     pub root: PathBuf,
     /// Where the state lives.
     pub store: StoreLocation,
+    /// The memory that a run may use, in bytes, when the project sets it.
+    pub memory_limit: Option<u64>,
     /// The fields that identify a profile, in order of preference. At least one.
     pub identities: Vec<IdentityField>,
     /// By name.
@@ -58,6 +96,8 @@ pub struct Connection {
     pub provider: String,
     /// Parameter name -> value as written.
     pub parameters: BTreeMap<String, String>,
+    /// Where each parameter stands in `cloud-connect.yml`.
+    pub spans: Spans,
 }
 
 impl std::fmt::Debug for Connection {

@@ -1,9 +1,19 @@
 //! A data model as authored: SQL, key, activated fields, schedule, and what protects it.
+//!
+//! Made by [`crate::config::load`] from `models/<slug>.yml` and `models/<slug>.sql`. What only the warehouse can tell
+//! (does the query return these columns, of these types?) is judged by [`check_columns`] once it has described the query.
+
+mod check;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use check::{can_become, check_columns};
+pub use schedule::{MAX_INTERVAL, MIN_INTERVAL, Schedule, ScheduleError};
+
+use crate::config::Spans;
 use crate::values::ValueType;
 
 /// The most fields that a model may activate.
@@ -36,19 +46,14 @@ pub struct Model {
     pub columns: BTreeMap<String, ColumnContract>,
     /// The query's limit in the warehouse.
     pub timeout: Option<Duration>,
-    /// The SQL as authored.
+    /// The SQL as authored: one statement, without the `;` that may end it. It may end in a line comment.
     pub sql: String,
+    /// Relative to the project's directory.
     pub sql_file: PathBuf,
+    /// Relative to the project's directory.
     pub config_file: PathBuf,
-}
-
-/// When a model runs by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Schedule {
-    /// `every 1h`; between one minute and three weeks.
-    Every(Duration),
-    /// A cron expression with an IANA time zone.
-    Cron { expression: String, time_zone: chrono_tz::Tz },
+    /// Where its parts stand in `config_file`.
+    pub spans: Spans,
 }
 
 /// Removals beyond both limits wait for a person.

@@ -336,7 +336,7 @@ fn differences(before: &ArrayRef, after: &ArrayRef) -> Result<Vec<bool>, SyncErr
 }
 
 /// The old rows in the new columns: a column of another type is cast where it can be, a column that is new is null.
-fn reshaped(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, SyncError> {
+pub(super) fn reshaped(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, SyncError> {
     let safe = CastOptions { safe: true, ..Default::default() };
     let column = |field: &arrow::datatypes::FieldRef| match batch.column_by_name(field.name()) {
         Some(old) if old.data_type() == field.data_type() => Ok(old.clone()),

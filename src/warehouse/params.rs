@@ -7,6 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::WarehouseError;
 
+/// Set by the engine, not by people: bytes that a query may use in this process.
+pub const MEMORY_LIMIT: &str = "_memory_limit";
+
 /// What a parameter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {

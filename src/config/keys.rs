@@ -1,0 +1,40 @@
+//! Every key of the configuration. `docs/configuration.md` describes each, and a test holds the two together.
+
+pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections"];
+pub(super) const PROFILE: &[&str] = &["identities"];
+pub(super) const IDENTITY: &[&str] = &["field", "normalize"];
+pub(super) const MODEL: &[&str] = &[
+    "name",
+    "description",
+    "connection",
+    "primary_key",
+    "external_key",
+    "activated_fields",
+    "identities",
+    "schedule",
+    "create_profiles",
+    "active",
+    "guard",
+    "columns",
+    "timeout",
+];
+pub(super) const SCHEDULE: &[&str] = &["every", "cron", "time_zone"];
+pub(super) const GUARD: &[&str] = &["max_removed", "max_removed_percent"];
+pub(super) const COLUMN: &[&str] = &["type", "not_null"];
+
+/// Where each list of keys belongs, as in "`store` belongs in …".
+pub(super) const ALL: &[(&str, &[&str])] = &[
+    ("the top level of cloud-connect.yml", PROJECT),
+    ("`profile` in cloud-connect.yml", PROFILE),
+    ("an entry of `identities` in cloud-connect.yml", IDENTITY),
+    ("the top level of a model's file", MODEL),
+    ("a model's `schedule`", SCHEDULE),
+    ("a model's `guard`", GUARD),
+    ("a column under a model's `columns`", COLUMN),
+];
+
+/// For a key that is known, but not here.
+pub(super) fn elsewhere(key: &str, here: &'static [&'static str]) -> Option<String> {
+    let (place, _) = ALL.iter().find(|(_, keys)| *keys != here && keys.contains(&key))?;
+    Some(format!("`{key}` belongs in {place}"))
+}
