@@ -221,7 +221,7 @@ fn from_text(text: &StringArray, wanted: ValueType) -> Result<ArrayRef, ConvertE
 }
 
 /// Nested values as JSON text, one text a row.
-fn json_texts(source: &ArrayRef) -> Result<StringArray, ConvertError> {
+pub fn json_texts(source: &ArrayRef) -> Result<StringArray, ArrowError> {
     use arrow::json::writer::{EncoderOptions, make_encoder};
     let field: Arc<Field> = Arc::new(Field::new("value", source.data_type().clone(), true));
     let options = EncoderOptions::default().with_explicit_nulls(true);

@@ -1,0 +1,288 @@
+//! The command line: one file a subcommand.
+//!
+//! Invariants: what a command found goes to standard output (people's tables, or JSON with `--output json`), what it
+//! has to say about itself (progress, warnings, errors) to standard error; the exit code is 0 when all is well, 1 when
+//! something failed, 2 when the command or the project is wrong, 3 when removals wait for approval.
+
+mod approve;
+mod check;
+mod connection;
+mod init;
+mod models;
+mod output;
+mod plan;
+mod profile;
+mod run;
+mod runs;
+mod sql;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::CatalogError;
+use crate::clock::SystemClock;
+use crate::config::{self, ConfigErrors, Project};
+use crate::profiles::ProfilesError;
+use crate::sync::{DEFAULT_MEMORY_LIMIT, Engine, MIN_MEMORY_LIMIT, SyncError};
+use crate::warehouse::WarehouseError;
+
+/// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
+#[derive(Debug, Parser)]
+#[command(name = "cloud-connect", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  cloud-connect init shop            # a small project that runs at once
+  cloud-connect check                # is everything right?
+  cloud-connect plan                 # what would a run do?
+  cloud-connect run                  # do it
+  cloud-connect profile email ada@example.com
+
+Exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 removals wait for approval.")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+struct Global {
+    /// The project's directory
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    project: PathBuf,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Memory that a command may use, for example 512MiB (least: 64MiB)
+    #[arg(long, global = true, value_name = "SIZE", value_parser = memory_size, env = "CLOUD_CONNECT_MEMORY_LIMIT")]
+    memory_limit: Option<u64>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    /// Only for queries
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Check(check::Check),
+    Connection(connection::Connection),
+    Models(models::Models),
+    Plan(plan::Plan),
+    Run(run::Run),
+    Runs(runs::Runs),
+    RunReport(runs::Report),
+    Approve(approve::Approve),
+    Reject(approve::Reject),
+    Profile(profile::Profile),
+    Sql(sql::Sql),
+}
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    let size: bytesize::ByteSize = text.parse()?;
+    if size.as_u64() < MIN_MEMORY_LIMIT {
+        return Err("at least 64MiB are needed".into());
+    }
+    Ok(size.as_u64())
+}
+
+/// How a command ended, when all is well or as good as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Fine,
+    /// It answered, and the answer is "no".
+    Failed,
+    Held,
+}
+
+/// Why a command could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("the project has faults")]
+    Config(#[from] ConfigErrors),
+    #[error("{message}")]
+    Usage { message: String, hint: Option<String> },
+    #[error("{0}")]
+    Sync(#[from] SyncError),
+    #[error("{0}")]
+    Profiles(#[from] ProfilesError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<CatalogError> for CliError {
+    fn from(e: CatalogError) -> Self {
+        match e {
+            CatalogError::NoSuchRun(_) | CatalogError::NotAMoment(_) => Self::Usage {
+                message: e.to_string(),
+                hint: Some("`cloud-connect runs` lists them; a time is written like 2026-11-22T10:00:00Z".into()),
+            },
+            other => SyncError::from(other).into(),
+        }
+    }
+}
+
+impl From<crate::store::StoreError> for CliError {
+    fn from(e: crate::store::StoreError) -> Self {
+        SyncError::from(e).into()
+    }
+}
+
+impl From<WarehouseError> for CliError {
+    fn from(e: WarehouseError) -> Self {
+        SyncError::from(e).into()
+    }
+}
+
+impl CliError {
+    fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::Sync(e) => e.hint(),
+            Self::Profiles(e) => e.hint(),
+            _ => None,
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Usage { .. } => 2,
+            Self::Sync(
+                SyncError::NoSuchModel(_)
+                | SyncError::Inactive(_)
+                | SyncError::Connection(_)
+                | SyncError::NothingHeld(_)
+                | SyncError::Catalog(CatalogError::NoSuchRun(_) | CatalogError::NotAMoment(_)),
+            ) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// What a command works with.
+struct Context {
+    global: Global,
+    /// Ctrl-C.
+    cancel: CancellationToken,
+}
+
+impl Context {
+    fn load(&self) -> Result<Project, CliError> {
+        let file = self.global.project.join(config::PROJECT_FILE);
+        if !file.is_file() {
+            return Err(CliError::usage(
+                format!("there is no {} in `{}`", config::PROJECT_FILE, self.global.project.display()),
+                "go to the project's directory, name it with --project DIR, or begin one with `cloud-connect init DIR`",
+            ));
+        }
+        Ok(config::load(&self.global.project)?)
+    }
+
+    fn memory_limit(&self, project: &Project) -> u64 {
+        self.global.memory_limit.or(project.memory_limit).unwrap_or(DEFAULT_MEMORY_LIMIT)
+    }
+
+    /// Opens the project's state, and brings it to a consistent one after whatever happened before.
+    async fn engine(&self) -> Result<Engine, CliError> {
+        let project = self.load()?;
+        let memory_limit = self.memory_limit(&project);
+        let engine = Engine::open(project, memory_limit, Arc::new(SystemClock)).await?;
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    fn json(&self) -> bool {
+        self.global.output == Output::Json
+    }
+
+    /// The active models, or those that were named.
+    fn models<'a>(&self, engine: &'a Engine, named: &'a [String]) -> Result<Vec<&'a str>, CliError> {
+        for name in named {
+            engine.model(name)?;
+        }
+        if named.is_empty() {
+            return Ok(engine.project.models.values().filter(|m| m.active).map(|m| m.slug.as_str()).collect());
+        }
+        Ok(named.iter().map(String::as_str).collect())
+    }
+}
+
+/// Runs the command line.
+pub async fn main(cli: Cli) -> ExitCode {
+    let cancel = CancellationToken::new();
+    let on_signal = cancel.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            on_signal.cancel();
+            eprintln_line("cancelling (again: stop at once)");
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        }
+    });
+    let context = Context { global: cli.global, cancel };
+    let outcome = match cli.command {
+        Command::Init(command) => command.run(&context),
+        Command::Check(command) => command.run(&context).await,
+        Command::Connection(command) => command.run(&context).await,
+        Command::Models(command) => command.run(&context).await,
+        Command::Plan(command) => command.run(&context).await,
+        Command::Run(command) => command.run(&context).await,
+        Command::Runs(command) => command.run(&context).await,
+        Command::RunReport(command) => command.run(&context).await,
+        Command::Approve(command) => command.run(&context).await,
+        Command::Reject(command) => command.run(&context).await,
+        Command::Profile(command) => command.run(&context).await,
+        Command::Sql(command) => command.run(&context).await,
+    };
+    match outcome {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::Held) => ExitCode::from(3),
+        Err(CliError::Io(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&context, &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn report(context: &Context, error: &CliError) {
+    if context.json() {
+        let errors = match error {
+            CliError::Config(errors) => serde_json::json!(errors.errors),
+            other => serde_json::json!([{ "message": other.to_string(), "hint": other.hint() }]),
+        };
+        eprintln_line(&serde_json::json!({ "errors": errors }).to_string());
+        return;
+    }
+    if let CliError::Config(errors) = error {
+        eprintln_line(errors.render(output::color_stderr()).trim_end());
+        return;
+    }
+    eprintln_line(&format!("error: {error}"));
+    if let Some(hint) = error.hint() {
+        eprintln_line(&format!(" help: {hint}"));
+    }
+}
+
+fn eprintln_line(text: &str) {
+    use std::io::Write;
+    // nobody is left to be told when this fails
+    writeln!(std::io::stderr().lock(), "{text}").ok();
+}
