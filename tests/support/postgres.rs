@@ -203,7 +203,9 @@ fn find_programs() -> PathBuf {
     found.sort();
     let on_path = std::env::var_os("PATH").and_then(|path| std::env::split_paths(&path).find(|d| has_initdb(d)));
     found.pop().map(|(_, bin)| bin).or(on_path).unwrap_or_else(|| {
-        panic!("these tests need a PostgreSQL server's programs (initdb, pg_ctl, psql): install the package `postgresql`")
+        panic!(
+            "these tests need a PostgreSQL server's programs (initdb, pg_ctl, psql): install the package `postgresql`"
+        )
     })
 }
 

@@ -105,8 +105,9 @@ impl PostgresConfig {
                 .with_hint(format!("`{name}` is {want}"))
         };
         let text = |name: &str| params.text(name).or_else(|| default_of(name)).unwrap_or_default();
-        let duration =
-            |name: &str| parse_duration(text(name)).ok_or_else(|| invalid(name, "a duration such as `30s`, `5m` or `2h`"));
+        let duration = |name: &str| {
+            parse_duration(text(name)).ok_or_else(|| invalid(name, "a duration such as `30s`, `5m` or `2h`"))
+        };
         let named = |name: &str| {
             let value = params.required(name)?.trim();
             if value.is_empty() || value.contains('\0') {
@@ -195,9 +196,13 @@ mod tests {
 
     #[test]
     fn a_faulty_parameter_is_named_with_what_it_takes() {
-        for (name, value) in
-            [("port", "0"), ("port", "70000"), ("sslmode", "prefer"), ("statement_timeout", "ten"), ("connect_timeout", "0s")]
-        {
+        for (name, value) in [
+            ("port", "0"),
+            ("port", "70000"),
+            ("sslmode", "prefer"),
+            ("statement_timeout", "ten"),
+            ("connect_timeout", "0s"),
+        ] {
             let error = PostgresConfig::from_params(&params(&[(name, value)])).unwrap_err();
             assert!(error.message.contains(name), "{error}");
             assert!(error.hint.unwrap().contains(name));

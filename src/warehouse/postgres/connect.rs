@@ -107,9 +107,8 @@ impl Connector {
                 found.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ")
             })
             .await?;
-        let (tcp, peer) = trace
-            .step("connect", self.within(deadline, "connecting", self.reach(&addresses)), |_| address)
-            .await?;
+        let (tcp, peer) =
+            trace.step("connect", self.within(deadline, "connecting", self.reach(&addresses)), |_| address).await?;
         let wire = trace
             .step("TLS", self.within(deadline, "the TLS handshake", self.encrypt(tcp)), |wire| match wire {
                 Wire::Plain(_) => "not encrypted".to_string(),
@@ -126,7 +125,12 @@ impl Connector {
 
     /// The stricter of the connection's limit and the query's. Zero: no limit.
     pub(super) fn statement_timeout(&self, query: Option<Duration>) -> Duration {
-        [Some(self.config.statement_timeout), query].into_iter().flatten().filter(|t| !t.is_zero()).min().unwrap_or_default()
+        [Some(self.config.statement_timeout), query]
+            .into_iter()
+            .flatten()
+            .filter(|t| !t.is_zero())
+            .min()
+            .unwrap_or_default()
     }
 
     async fn within<T>(
@@ -175,7 +179,8 @@ impl Connector {
     }
 
     async fn encrypt(&self, tcp: TcpStream) -> Result<Wire, WarehouseError> {
-        let tls = self.tls.get_or_try_init(|| async { Ok(tls::connector(&self.config)?.map(TlsConfig)) }).await?.clone();
+        let tls =
+            self.tls.get_or_try_init(|| async { Ok(tls::connector(&self.config)?.map(TlsConfig)) }).await?.clone();
         let mut wire = BufReader::with_capacity(READ_BUFFER, tcp);
         let Some(TlsConfig(mut tls)) = tls else { return Ok(Wire::Plain(wire)) };
 
@@ -189,19 +194,28 @@ impl Connector {
         match wire.read_u8().await.map_err(lost)? {
             b'S' if wire.buffer().is_empty() => {}
             // bytes that were there before the handshake did not come through it
-            b'S' => return Err(WarehouseError::configuration("unencrypted data came before the TLS handshake")
-                .with_hint("somebody between may be meddling with the connection")),
+            b'S' => {
+                return Err(WarehouseError::configuration("unencrypted data came before the TLS handshake")
+                    .with_hint("somebody between may be meddling with the connection"));
+            }
             b'N' => {
-                return Err(WarehouseError::configuration(format!("{} does not offer encryption", self.config.address()))
-                    .with_hint("set `ssl = on` in the server, or `sslmode: disable` in a network that you trust"));
+                return Err(WarehouseError::configuration(format!(
+                    "{} does not offer encryption",
+                    self.config.address()
+                ))
+                .with_hint("set `ssl = on` in the server, or `sslmode: disable` in a network that you trust"));
             }
             _ => {
-                return Err(WarehouseError::configuration(format!("{} is not a PostgreSQL server", self.config.address()))
-                    .with_hint("check `host` and `port`"));
+                return Err(WarehouseError::configuration(format!(
+                    "{} is not a PostgreSQL server",
+                    self.config.address()
+                ))
+                .with_hint("check `host` and `port`"));
             }
         }
-        let connect = MakeTlsConnect::<Plain>::make_tls_connect(&mut tls, &self.config.host)
-            .map_err(|e| WarehouseError::configuration(format!("`{}` cannot be used for TLS: {e}", self.config.host)))?;
+        let connect = MakeTlsConnect::<Plain>::make_tls_connect(&mut tls, &self.config.host).map_err(|e| {
+            WarehouseError::configuration(format!("`{}` cannot be used for TLS: {e}", self.config.host))
+        })?;
         let secure = connect.connect(wire).await.map_err(|e| self.handshake_failed(&e))?;
         Ok(Wire::Secure(Box::new(secure)))
     }
@@ -211,7 +225,9 @@ impl Connector {
             return WarehouseError::retry(format!("the TLS handshake broke off: {error}"))
                 .with_hint("the server or something between ended the connection; try again");
         };
-        use rustls::CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer};
+        use rustls::CertificateError::{
+            Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
+        };
         let hint = match tls {
             rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
                 "the certificate is for another host name: put that name into `host`, or use `sslmode: require`"
@@ -234,7 +250,11 @@ impl Connector {
             .dbname(&self.config.database)
             .application_name("cloud-connect")
             .options(startup_options(limit))
-            .ssl_mode(if self.config.ssl_mode == SslMode::Disable { ClientSslMode::Disable } else { ClientSslMode::Require })
+            .ssl_mode(if self.config.ssl_mode == SslMode::Disable {
+                ClientSslMode::Disable
+            } else {
+                ClientSslMode::Require
+            })
             // the handshake is done: the client must not ask for one
             .ssl_negotiation(SslNegotiation::Direct);
         if let Some(password) = &self.config.password {
@@ -242,7 +262,8 @@ impl Connector {
         }
         let session = match wire {
             Wire::Plain(stream) => {
-                let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|e| self.login_failed(&e))?;
+                let (client, connection) =
+                    config.connect_raw(stream, NoTls).await.map_err(|e| self.login_failed(&e))?;
                 Session::new(client, Driver::new(connection), peer)
             }
             Wire::Secure(stream) => {
@@ -259,8 +280,11 @@ impl Connector {
             return error::of_server(db, None);
         }
         if error.is_closed() || error::is_network(error) {
-            return WarehouseError::retry(format!("the server ended the connection during login: {}", error::chain(error)))
-                .with_hint("is it a PostgreSQL server, and are its connections not used up?");
+            return WarehouseError::retry(format!(
+                "the server ended the connection during login: {}",
+                error::chain(error)
+            ))
+            .with_hint("is it a PostgreSQL server, and are its connections not used up?");
         }
         let mut failed = WarehouseError::configuration(format!("the login failed: {}", error::chain(error)));
         failed.hint = Some(match &self.config.password {
@@ -306,9 +330,7 @@ fn prepare_socket(stream: &TcpStream) {
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))
         .with_retries(6);
-    let set = stream
-        .set_nodelay(true)
-        .and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    let set = stream.set_nodelay(true).and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(e) = set {
         tracing::debug!(error = %e, "keep-alive is not available on this connection");
     }

@@ -56,16 +56,26 @@ fn classify(code: &SqlState) -> (WarehouseErrorKind, Option<&'static str>) {
     let retry = WarehouseErrorKind::Retry { after: None };
     match code.code() {
         "57P04" => (Configuration, Some("the database was dropped; check `database` of the connection")),
-        "57P01" | "57P02" => (retry, Some("the server is restarting, or an administrator ended the session; try again")),
+        "57P01" | "57P02" => {
+            (retry, Some("the server is restarting, or an administrator ended the session; try again"))
+        }
         "57P03" => (retry, Some("the server is starting up or shutting down; try again in a moment")),
-        "53300" => (retry, Some("the server has no free connection; try again, or raise max_connections or the user's limit")),
-        "53100" | "53200" | "53400" => (retry, Some("the server ran out of disk, memory or another resource; try again later")),
-        "40001" | "40P01" => (retry, Some("the query collided with other work (on a replica: with replication); try again")),
+        "53300" => {
+            (retry, Some("the server has no free connection; try again, or raise max_connections or the user's limit"))
+        }
+        "53100" | "53200" | "53400" => {
+            (retry, Some("the server ran out of disk, memory or another resource; try again later"))
+        }
+        "40001" | "40P01" => {
+            (retry, Some("the query collided with other work (on a replica: with replication); try again"))
+        }
         "55P03" | "55006" => (retry, Some("the table is locked by somebody else; try again")),
         "28P01" => (Configuration, Some("check `user` and `password` of the connection")),
         "28000" => (
             Configuration,
-            Some("the server's pg_hba.conf refuses this user, address or encryption; check `user`, `database` and `sslmode`"),
+            Some(
+                "the server's pg_hba.conf refuses this user, address or encryption; check `user`, `database` and `sslmode`",
+            ),
         ),
         "3D000" => (Configuration, Some("check `database` of the connection")),
         "42501" => (

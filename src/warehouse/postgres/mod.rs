@@ -79,7 +79,8 @@ impl Postgres {
                      FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl";
         match session.rows(facts, &[]).await {
             Ok(rows) => {
-                let found = rows.first().map(|r| (r.try_get::<_, Option<String>>(1), r.try_get::<_, Option<String>>(2)));
+                let found =
+                    rows.first().map(|r| (r.try_get::<_, Option<String>>(1), r.try_get::<_, Option<String>>(2)));
                 if let Some((Ok(Some(version)), Ok(Some(cipher)))) = found
                     && let Some(step) = trace.steps.iter_mut().find(|s| s.step == "TLS")
                 {

@@ -91,7 +91,8 @@ pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, Warehouse
                 at += 1;
             }
             c if is_name_start(c) => {
-                while at < bytes.len() && (is_name_start(bytes[at]) || bytes[at].is_ascii_digit() || bytes[at] == b'$') {
+                while at < bytes.len() && (is_name_start(bytes[at]) || bytes[at].is_ascii_digit() || bytes[at] == b'$')
+                {
                     at += 1;
                 }
                 let word = sql.get(start..at).unwrap_or_default();
@@ -111,7 +112,8 @@ pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, Warehouse
     let hint = "a model is one statement that reads: SELECT, WITH … SELECT, VALUES or TABLE";
     let word = first_word.unwrap_or_default().to_ascii_lowercase();
     if !matches!(word.as_str(), "select" | "with" | "values" | "table") {
-        let what = if word.is_empty() { "the SQL is empty".to_string() } else { format!("`{word}` does not read rows") };
+        let what =
+            if word.is_empty() { "the SQL is empty".to_string() } else { format!("`{word}` does not read rows") };
         return Err(WarehouseError::sql(what).with_hint(hint));
     }
     let mut text = sql.to_string();

@@ -75,8 +75,10 @@ fn system_roots() -> Result<RootCertStore, WarehouseError> {
     // one authority that does not parse must not hide the others
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err(WarehouseError::configuration("this system has no certificate authorities to check the server with")
-            .with_hint("install the package `ca-certificates`, or name the server's authority with `ssl_root_cert`"));
+        return Err(WarehouseError::configuration(
+            "this system has no certificate authorities to check the server with",
+        )
+        .with_hint("install the package `ca-certificates`, or name the server's authority with `ssl_root_cert`"));
     }
     Ok(roots)
 }

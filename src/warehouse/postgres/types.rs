@@ -45,7 +45,8 @@ pub(crate) struct Plan {
 impl Plan {
     /// `validated`: the server promises that texts are UTF-8 (it does not when the database's encoding is `SQL_ASCII`).
     pub(crate) fn new(columns: &[Column], validated: bool) -> Self {
-        let columns: Vec<_> = columns.iter().map(|c| plan_column(c.name(), c.type_(), c.type_modifier(), validated)).collect();
+        let columns: Vec<_> =
+            columns.iter().map(|c| plan_column(c.name(), c.type_(), c.type_modifier(), validated)).collect();
         let mut fields: Vec<_> = columns.iter().map(|c| c.field.clone()).collect();
         if columns.iter().any(|c| c.carrier.can_be_unconvertible()) {
             fields.push(Field::new(UNCONVERTIBLE_COLUMN, DataType::Utf8, true));
@@ -104,7 +105,9 @@ fn plan_column(name: &str, pg_type: &Type, type_modifier: i32, validated: bool) 
         Carrier::Timestamp => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
         Carrier::Bytes => (DataType::Binary, false),
         Carrier::Json { .. } | Carrier::Jsonb { .. } => (DataType::Utf8, true),
-        Carrier::Text { .. } | Carrier::PaddedText { .. } | Carrier::NumericText | Carrier::Uuid => (DataType::Utf8, false),
+        Carrier::Text { .. } | Carrier::PaddedText { .. } | Carrier::NumericText | Carrier::Uuid => {
+            (DataType::Utf8, false)
+        }
         Carrier::TextArray { .. } => (ValueType::List.arrow_type(), false),
     };
     let mut field = Field::new(name, data_type, true);

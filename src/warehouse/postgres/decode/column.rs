@@ -100,7 +100,9 @@ impl ColumnBuilder {
             Self::UInt32(b) => b.append_value(i64::from(u32::from_be_bytes(fixed(field)?))),
             Self::Float32(b) => b.append_value(f32::from_be_bytes(fixed(field)?)),
             Self::Float64(b) => b.append_value(f64::from_be_bytes(fixed(field)?)),
-            Self::Decimal { values, precision, scale } => values.append_value(numeric::to_i128(field, *precision, *scale)?),
+            Self::Decimal { values, precision, scale } => {
+                values.append_value(numeric::to_i128(field, *precision, *scale)?)
+            }
             Self::NumericText(b) => b.append_with(|out| numeric::write_text(field, out))?,
             Self::Text { values, form, validated } => {
                 let text = match form {
@@ -129,7 +131,9 @@ impl ColumnBuilder {
             Self::Timestamp(b) => match i64::from_be_bytes(fixed(field)?) {
                 i64::MAX => return Err(Fault::Unconvertible("the timestamp is infinity")),
                 i64::MIN => return Err(Fault::Unconvertible("the timestamp is -infinity")),
-                us => b.append_value(us.checked_add(EPOCH_MICROSECONDS).ok_or(Fault::Broken("a timestamp out of range"))?),
+                us => {
+                    b.append_value(us.checked_add(EPOCH_MICROSECONDS).ok_or(Fault::Broken("a timestamp out of range"))?)
+                }
             },
             Self::Bytes(b) => b.append(field),
             Self::TextList(b) => b.append(field)?,

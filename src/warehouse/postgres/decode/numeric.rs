@@ -152,7 +152,8 @@ mod tests {
         let whole = format!("{}{whole}", "0".repeat((4 - whole.len() % 4) % 4));
         let padded = format!("{fraction}{}", "0".repeat((4 - fraction.len() % 4) % 4));
         let all = format!("{whole}{padded}");
-        let mut groups: Vec<u16> = all.as_bytes().chunks(4).map(|g| std::str::from_utf8(g).unwrap().parse().unwrap()).collect();
+        let mut groups: Vec<u16> =
+            all.as_bytes().chunks(4).map(|g| std::str::from_utf8(g).unwrap().parse().unwrap()).collect();
         let mut weight = (whole.len() / 4) as i16 - 1;
         while groups.first() == Some(&0) {
             groups.remove(0);

@@ -65,7 +65,9 @@ async fn an_error_in_the_sql_shows_its_line_and_a_caret() {
 #[tokio::test]
 async fn statements_that_are_no_query_are_refused_before_they_run() {
     let (_server, warehouse) = shop();
-    for (sql, word) in [("SELECT $1::int", "parameters"), ("SELECT", "no columns"), ("SELECT FROM customers", "no columns")] {
+    for (sql, word) in
+        [("SELECT $1::int", "parameters"), ("SELECT", "no columns"), ("SELECT FROM customers", "no columns")]
+    {
         let error = warehouse.describe(sql).await.unwrap_err();
         assert!(error.kind == Sql && error.message.contains(word), "{sql}: {error}");
     }

@@ -11,7 +11,8 @@ use super::*;
 #[tokio::test]
 async fn a_million_rows_arrive_whole_and_in_order() {
     let (_server, warehouse) = shop();
-    let sql = "SELECT i::int8 AS id, 'user_' || i AS name, nullif(i % 7, 0) AS seventh FROM generate_series(1, 1000000) AS i";
+    let sql =
+        "SELECT i::int8 AS id, 'user_' || i AS name, nullif(i % 7, 0) AS seventh FROM generate_series(1, 1000000) AS i";
     let mut running = warehouse.query(sql, &QueryOptions::default()).await.unwrap();
     let mut expected = 1_i64;
     while let Some(batch) = running.stream.next().await {

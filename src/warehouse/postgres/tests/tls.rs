@@ -11,7 +11,12 @@ fn secure() -> Arc<PostgresServer> {
     })
 }
 
-async fn attempt(server: &PostgresServer, mode: &str, host: &str, authority: Option<&str>) -> Result<String, WarehouseError> {
+async fn attempt(
+    server: &PostgresServer,
+    mode: &str,
+    host: &str,
+    authority: Option<&str>,
+) -> Result<String, WarehouseError> {
     let mut params = params_with(server, &[("sslmode", mode), ("host", host)]);
     if let Some(authority) = authority {
         params.set("ssl_root_cert", authority);
@@ -26,11 +31,9 @@ async fn attempt(server: &PostgresServer, mode: &str, host: &str, authority: Opt
 async fn each_mode_checks_what_it_promises() {
     let server = secure();
     let (own, other) = (Some("ca.pem"), Some("other-ca.pem"));
-    for (mode, host, authority) in [
-        ("require", "127.0.0.1", None),
-        ("require", "127.0.0.1", own),
-        ("verify-full", "localhost", own),
-    ] {
+    for (mode, host, authority) in
+        [("require", "127.0.0.1", None), ("require", "127.0.0.1", own), ("verify-full", "localhost", own)]
+    {
         let detail = attempt(&server, mode, host, authority).await.unwrap();
         assert!(detail.starts_with("TLSv1.3, TLS_"), "{mode} {host} {authority:?}: {detail}");
     }
@@ -84,7 +87,8 @@ async fn rows_and_cancels_travel_encrypted() {
     let server = secure();
     let values = [("sslmode", "verify-full"), ("host", "localhost"), ("ssl_root_cert", "ca.pem")];
     let warehouse = open(&params_with(&server, &values));
-    let batch = read(warehouse.as_ref(), "SELECT i, repeat('x', 500) FROM generate_series(1, 50000) AS i").await.unwrap();
+    let batch =
+        read(warehouse.as_ref(), "SELECT i, repeat('x', 500) FROM generate_series(1, 50000) AS i").await.unwrap();
     assert_eq!(batch.num_rows(), 50_000);
 
     let mut query = warehouse.query("SELECT pg_sleep(60)", &QueryOptions::default()).await.unwrap();
