@@ -75,19 +75,16 @@ impl Postgres {
             return trace.failed("read-only session", &e);
         }
         // pg_stat_ssl shows everybody their own session
-        let facts = "SELECT current_setting('transaction_read_only'), s.version, s.cipher \
-                     FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl";
+        let facts = "SELECT version, cipher FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
         match session.rows(facts, &[]).await {
             Ok(rows) => {
-                let found =
-                    rows.first().map(|r| (r.try_get::<_, Option<String>>(1), r.try_get::<_, Option<String>>(2)));
-                if let Some((Ok(Some(version)), Ok(Some(cipher)))) = found
+                let text = |i| rows.first().and_then(|r| r.try_get::<_, Option<String>>(i).ok().flatten());
+                if let (Some(version), Some(cipher)) = (text(0), text(1))
                     && let Some(step) = trace.steps.iter_mut().find(|s| s.step == "TLS")
                 {
                     step.detail = format!("{version}, {cipher}");
                 }
             }
-            // some servers that speak the protocol have no such view, and the transaction has now failed
             Err(e) => return trace.failed("read-only session", &e),
         }
         match session.rows("SHOW transaction_read_only", &[]).await {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use futures::StreamExt;
 
@@ -22,18 +22,10 @@ async fn a_million_rows_arrive_whole_and_in_order() {
         let sevenths = batch.column(2).as_primitive::<Int32Type>();
         for row in 0..batch.num_rows() {
             assert_eq!(ids.value(row), expected);
-            assert_eq!(names.value(row).strip_prefix("user_").unwrap().parse::<i64>().unwrap(), expected);
-            let seventh = sevenths.iter().nth(row).flatten();
-            assert_eq!(seventh.map_or(0, i64::from), expected % 7);
+            assert_eq!(names.value(row), format!("user_{expected}"));
+            assert_eq!(sevenths.is_null(row), expected % 7 == 0);
+            assert_eq!(i64::from(sevenths.value(row)), expected % 7);
             expected += 1;
-            if row > 2 {
-                // a few of each batch are enough for the slow comparisons; the ids are all compared
-                for later in row + 1..batch.num_rows() {
-                    assert_eq!(ids.value(later), expected);
-                    expected += 1;
-                }
-                break;
-            }
         }
     }
     assert_eq!(expected, 1_000_001);
@@ -86,7 +78,7 @@ async fn every_reading_statement_works_with_its_comments_and_semicolons() {
 async fn a_limit_stops_after_so_many_rows() {
     let (_server, warehouse) = shop();
     let options = QueryOptions { limit: Some(7), ..QueryOptions::default() };
-    let sql = "SELECT i FROM generate_series(1, 1000000000) AS i";
+    let sql = "SELECT generate_series(1, 1000000000) AS i";
     let batch = drain(warehouse.query(sql, &options).await.unwrap()).await.unwrap();
     assert_eq!(batch.num_rows(), 7);
 }
