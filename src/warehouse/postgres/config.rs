@@ -1,0 +1,225 @@
+//! A connection's parameters, checked and typed. Pure: no file is read and no name is resolved here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
+
+const SSL_MODES: &[&str] = &["disable", "require", "verify-full"];
+
+/// What a connection of `type: postgres` takes, in the order in which help shows it.
+pub(super) const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "host",
+        kind: ParameterKind::Text,
+        required: true,
+        default: None,
+        help: "Host name or IP address of the server, or better of a read replica",
+    },
+    Parameter {
+        name: "port",
+        kind: ParameterKind::Integer { min: 1, max: 65535 },
+        required: false,
+        default: Some("5432"),
+        help: "TCP port of the server",
+    },
+    Parameter { name: "database", kind: ParameterKind::Text, required: true, default: None, help: "Database to read" },
+    Parameter {
+        name: "user",
+        kind: ParameterKind::Text,
+        required: true,
+        default: None,
+        help: "User (role) to log in as; give it SELECT only",
+    },
+    Parameter {
+        name: "password",
+        kind: ParameterKind::Secret,
+        required: false,
+        default: None,
+        help: "The user's password, when the server asks for one",
+    },
+    Parameter {
+        name: "sslmode",
+        kind: ParameterKind::Choice(SSL_MODES),
+        required: false,
+        default: Some("require"),
+        help: "disable: no encryption; require: encrypted (and checked against ssl_root_cert when that is given); \
+               verify-full: encrypted, certificate and host name checked",
+    },
+    Parameter {
+        name: "ssl_root_cert",
+        kind: ParameterKind::File,
+        required: false,
+        default: None,
+        help: "PEM file with the certificate authorities to trust, instead of the system's",
+    },
+    Parameter {
+        name: "statement_timeout",
+        kind: ParameterKind::Duration,
+        required: false,
+        default: Some("30m"),
+        help: "The server stops a query after this long; 0s for no limit",
+    },
+    Parameter {
+        name: "connect_timeout",
+        kind: ParameterKind::Duration,
+        required: false,
+        default: Some("10s"),
+        help: "Longest time from the name's resolution to the end of the login",
+    },
+];
+
+/// How a connection is encrypted and what is checked of the server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SslMode {
+    /// Not encrypted.
+    Disable,
+    /// Encrypted. With a root certificate, the chain is checked too (not the host name).
+    Require,
+    /// Encrypted, chain and host name checked.
+    VerifyFull,
+}
+
+/// One connection's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct PostgresConfig {
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub user: String,
+    pub password: Option<SecretString>,
+    pub ssl_mode: SslMode,
+    pub ssl_root_cert: Option<PathBuf>,
+    /// Zero: no limit.
+    pub statement_timeout: Duration,
+    pub connect_timeout: Duration,
+}
+
+impl PostgresConfig {
+    /// Reads the parameters; the ones left out take the defaults that [`PARAMETERS`] declares.
+    pub(crate) fn from_params(params: &ConnectionParams) -> Result<Self, WarehouseError> {
+        let invalid = |name: &str, want: &str| {
+            WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", params.connection))
+                .with_hint(format!("`{name}` is {want}"))
+        };
+        let text = |name: &str| params.text(name).or_else(|| default_of(name)).unwrap_or_default();
+        let duration = |name: &str| {
+            parse_duration(text(name)).ok_or_else(|| invalid(name, "a duration such as `30s`, `5m` or `2h`"))
+        };
+        let named = |name: &str| {
+            let value = params.required(name)?.trim();
+            if value.is_empty() || value.contains('\0') {
+                return Err(invalid(name, "a text that is not empty"));
+            }
+            Ok(value.to_string())
+        };
+
+        let port = text("port").parse::<u16>().ok().filter(|port| *port > 0);
+        let connect_timeout = duration("connect_timeout")?;
+        if connect_timeout.is_zero() {
+            return Err(invalid("connect_timeout", "longer than nothing, for example `10s`"));
+        }
+        Ok(Self {
+            host: named("host")?,
+            port: port.ok_or_else(|| invalid("port", "a number from 1 to 65535"))?,
+            database: named("database")?,
+            user: named("user")?,
+            password: params.secret("password"),
+            ssl_mode: match text("sslmode") {
+                "disable" => SslMode::Disable,
+                "require" => SslMode::Require,
+                "verify-full" => SslMode::VerifyFull,
+                _ => return Err(invalid("sslmode", "one of `disable`, `require`, `verify-full`")),
+            },
+            ssl_root_cert: params.text("ssl_root_cert").map(|file| params.project_root.join(file)),
+            statement_timeout: duration("statement_timeout")?,
+            connect_timeout,
+        })
+    }
+
+    /// `host:port`, for messages.
+    pub(crate) fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn default_of(name: &str) -> Option<&'static str> {
+    PARAMETERS.iter().find(|p| p.name == name).and_then(|p| p.default)
+}
+
+/// `500ms`, `30s`, `5m`, `2h`, `1d`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
+    let number: u64 = text[..digits].parse().ok()?;
+    let milliseconds = match text[digits..].trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // the server holds it as a signed 32-bit number of milliseconds
+    number.checked_mul(milliseconds).filter(|ms| *ms <= i32::MAX as u64).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn params(values: &[(&str, &str)]) -> ConnectionParams {
+        let mut params = ConnectionParams::new("shop", "/project");
+        for (name, value) in [("host", "db.example.com"), ("database", "shop"), ("user", "reader")] {
+            params.set(name, value);
+        }
+        for (name, value) in values {
+            params.set(*name, *value);
+        }
+        params
+    }
+
+    #[test]
+    fn left_out_parameters_take_their_declared_defaults() {
+        let config = PostgresConfig::from_params(&params(&[])).unwrap();
+        assert_eq!((config.port, config.ssl_mode), (5432, SslMode::Require));
+        assert_eq!(config.statement_timeout, Duration::from_secs(1800));
+        assert_eq!(config.connect_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_faulty_parameter_is_named_with_what_it_takes() {
+        for (name, value) in [
+            ("port", "0"),
+            ("port", "70000"),
+            ("sslmode", "prefer"),
+            ("statement_timeout", "ten"),
+            ("connect_timeout", "0s"),
+        ] {
+            let error = PostgresConfig::from_params(&params(&[(name, value)])).unwrap_err();
+            assert!(error.message.contains(name), "{error}");
+            assert!(error.hint.unwrap().contains(name));
+        }
+        let error = PostgresConfig::from_params(&ConnectionParams::new("shop", "/")).unwrap_err();
+        assert_eq!(error.message, "connection `shop` has no `host`");
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let config = PostgresConfig::from_params(&params(&[("password", "hunter2")])).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_root_certificate_is_found_from_the_project() {
+        let config = PostgresConfig::from_params(&params(&[("ssl_root_cert", "certs/ca.pem")])).unwrap();
+        assert_eq!(config.ssl_root_cert.unwrap(), PathBuf::from("/project/certs/ca.pem"));
+    }
+}
