@@ -12,8 +12,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
-use super::table::{self, Format, Inferred};
 use super::errors;
+use super::table::{self, Format, Inferred};
 use crate::warehouse::{TableInfo, WarehouseError};
 
 /// Tables opened at the same time to be listed.
@@ -196,10 +196,7 @@ impl SchemaProvider for LocalSchema {
         self.catalog.entries.keys().cloned().collect()
     }
 
-    async fn table(
-        &self,
-        name: &str,
-    ) -> Result<Option<Arc<dyn TableProvider>>, datafusion::common::DataFusionError> {
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, datafusion::common::DataFusionError> {
         self.catalog.table(&self.session, name).await.map_err(errors::boxed)
     }
 

@@ -98,8 +98,7 @@ async fn read_header(
         }
     }
     let format = CsvReader::default().with_header(true).with_delimiter(delimiter);
-    let (schema, _) =
-        format.infer_schema(start.as_slice().reader(), Some(0)).map_err(|e| in_file(file, &e.into()))?;
+    let (schema, _) = format.infer_schema(start.as_slice().reader(), Some(0)).map_err(|e| in_file(file, &e.into()))?;
     let mut names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     for (index, name) in names.iter_mut().enumerate() {
         if name.is_empty() {
@@ -326,9 +325,17 @@ mod tests {
 
     #[test]
     fn what_a_number_or_a_date_would_not_give_back_stays_text() {
-        for value in
-            ["007", "+491701", "-0", "9223372036854775808", "0.12345678901234567890", "1e999", "nan", "inf", "2025-02-30"]
-        {
+        for value in [
+            "007",
+            "+491701",
+            "-0",
+            "9223372036854775808",
+            "0.12345678901234567890",
+            "1e999",
+            "nan",
+            "inf",
+            "2025-02-30",
+        ] {
             assert_eq!(inferred(&[value]), DataType::Utf8, "{value}");
         }
     }

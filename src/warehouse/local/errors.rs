@@ -43,8 +43,9 @@ pub(super) fn from_datafusion(error: &DataFusionError) -> WarehouseError {
         DataFusionError::SchemaError(e, _) => {
             let mapped = WarehouseError::sql(message(root));
             match e.as_ref() {
-                SchemaError::AmbiguousReference { field } => mapped
-                    .with_hint(format!("say which table it comes from, as in `table_name.{}`", field.name)),
+                SchemaError::AmbiguousReference { field } => {
+                    mapped.with_hint(format!("say which table it comes from, as in `table_name.{}`", field.name))
+                }
                 _ => mapped,
             }
         }
@@ -84,8 +85,9 @@ pub(super) fn from_object_store(error: &object_store::Error) -> WarehouseError {
             .with_hint("if it was there a moment ago, it was replaced while it was read: run again"),
         Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => WarehouseError::configuration(text)
             .with_hint("ensure that the credentials in the environment may list and read the path"),
-        Store::Generic { store, .. } if *store == "LocalFileSystem" => WarehouseError::configuration(text)
-            .with_hint("ensure that the files can be read"),
+        Store::Generic { store, .. } if *store == "LocalFileSystem" => {
+            WarehouseError::configuration(text).with_hint("ensure that the files can be read")
+        }
         Store::Generic { .. } | Store::JoinError { .. } => {
             WarehouseError::retry(text).with_hint("the object store did not answer; it may be overloaded")
         }

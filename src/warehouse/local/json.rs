@@ -40,8 +40,9 @@ pub(super) async fn infer(
                 match serde_json::from_slice::<Value>(line) {
                     Ok(Value::Object(object)) => record.look_at(&object),
                     Ok(_) => {
-                        return Err(WarehouseError::configuration(format!("{} is no JSON object", place()))
-                            .with_hint("a row is an object such as {\"id\": 1}; for an array of objects end the name in .json"));
+                        return Err(WarehouseError::configuration(format!("{} is no JSON object", place())).with_hint(
+                            "a row is an object such as {\"id\": 1}; for an array of objects end the name in .json",
+                        ));
                     }
                     Err(e) => {
                         return Err(WarehouseError::configuration(format!("{} is no JSON: {e}", place())).with_hint(

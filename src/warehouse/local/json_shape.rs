@@ -189,10 +189,8 @@ mod tests {
     #[test]
     fn the_fields_of_a_record_keep_the_order_in_which_they_appear() {
         let (data_type, ..) = inferred(&["{\"b\": 1}", "{\"a\": \"x\", \"b\": 2}"]);
-        let expected = Fields::from(vec![
-            Field::new("b", DataType::Int64, true),
-            Field::new("a", DataType::Utf8, true),
-        ]);
+        let expected =
+            Fields::from(vec![Field::new("b", DataType::Int64, true), Field::new("a", DataType::Utf8, true)]);
         assert_eq!(data_type, DataType::Struct(expected));
     }
 }

@@ -7,12 +7,12 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogP
 use datafusion::common::TableReference;
 use datafusion::common::config::Dialect;
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -57,11 +57,8 @@ impl Session {
             .map_err(|e| errors::from_datafusion(&e))?;
         runtime.register_object_store(&table::root_url(), catalog.store());
 
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .with_default_features()
-            .build();
+        let state =
+            SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
         let provider = MemoryCatalogProvider::new();
         // its own empty list of catalogs: a session that holds a schema that holds the session would never be freed
         let opening = SessionStateBuilder::new_from_existing(state.clone())
@@ -94,8 +91,7 @@ impl Session {
         sql: &str,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, WarehouseError> {
-        let statement =
-            self.state.sql_to_statement(sql, &Dialect::Generic).map_err(|e| errors::from_datafusion(&e))?;
+        let statement = self.state.sql_to_statement(sql, &Dialect::Generic).map_err(|e| errors::from_datafusion(&e))?;
         only_reads(&statement)?;
         let names = self.state.resolve_table_references(&statement).unwrap_or_default();
         let plan = self.state.statement_to_plan(statement).await.map_err(|e| self.explain(&e, &names))?;
@@ -122,9 +118,10 @@ impl Session {
     /// DataFusion's own words, or better ones when a table is missing.
     fn explain(&self, error: &datafusion::common::DataFusionError, names: &[TableReference]) -> WarehouseError {
         let mapped = errors::from_datafusion(error);
-        let missing = names.iter().map(TableReference::table).find(|name| {
-            !self.catalog.has(name) && mapped.message.contains(&format!("{name}' not found"))
-        });
+        let missing = names
+            .iter()
+            .map(TableReference::table)
+            .find(|name| !self.catalog.has(name) && mapped.message.contains(&format!("{name}' not found")));
         match missing {
             Some(name) => self.catalog.unknown(name),
             None => mapped,

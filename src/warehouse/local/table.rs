@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Date32Type, SchemaRef};
 use arrow::compute::kernels::cast_utils::Parser;
+use arrow::datatypes::{DataType, Date32Type, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
@@ -13,7 +13,9 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use deltalake::DeltaTableBuilder;
-use deltalake::logstore::{LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories};
+use deltalake::logstore::{
+    LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
+};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
@@ -47,11 +49,18 @@ impl Compression {
 pub(super) enum Format {
     Parquet,
     /// With a header.
-    Csv { delimiter: u8, compression: Compression },
+    Csv {
+        delimiter: u8,
+        compression: Compression,
+    },
     /// One object a line.
-    Ndjson { compression: Compression },
+    Ndjson {
+        compression: Compression,
+    },
     /// Objects one after another, or one array of them, over any number of lines.
-    Json { compression: Compression },
+    Json {
+        compression: Compression,
+    },
     Delta,
 }
 
@@ -122,7 +131,8 @@ async fn folder_files(store: &dyn ObjectStore, folder: &Path) -> Result<Vec<(Obj
     let mut files: Vec<(ObjectMeta, Format)> = store
         .list(Some(folder))
         .try_filter_map(|meta| {
-            let hidden = meta.location.prefix_match(folder).is_none_or(|mut parts| parts.any(|p| is_hidden(p.as_ref())));
+            let hidden =
+                meta.location.prefix_match(folder).is_none_or(|mut parts| parts.any(|p| is_hidden(p.as_ref())));
             let format = meta.location.filename().and_then(Format::of).filter(|_| !hidden);
             futures::future::ready(Ok(format.map(|(_, format)| (meta, format))))
         })
@@ -274,7 +284,8 @@ async fn files(
     };
     let found = folder_files(catalog.store().as_ref(), folder).await?;
     if let Some((stranger, other)) = found.iter().find(|(_, f)| *f != format) {
-        let fault = format!("table `{name}` holds files of different formats: {} is {}", stranger.location, other.kind());
+        let fault =
+            format!("table `{name}` holds files of different formats: {} is {}", stranger.location, other.kind());
         return Err(WarehouseError::configuration(fault)
             .with_hint("keep files of one format (and one compression) in a folder"));
     }
@@ -295,7 +306,8 @@ fn partitions(name: &str, folder: &Path, files: &[ObjectMeta]) -> Result<Vec<(St
             columns = pairs.iter().map(|(key, _)| ((*key).to_owned(), true, true)).collect();
         }
         if !pairs.iter().map(|(key, _)| *key).eq(columns.iter().map(|(key, _, _)| key.as_str())) {
-            let fault = format!("table `{name}`: {} has other partition folders than the files before it", file.location);
+            let fault =
+                format!("table `{name}`: {} has other partition folders than the files before it", file.location);
             return Err(WarehouseError::configuration(fault)
                 .with_hint("every file of a partitioned table lies in folders key=value with the same keys"));
         }
@@ -376,10 +388,7 @@ async fn open_delta(catalog: &Catalog, folder: &Path) -> Result<Arc<dyn TablePro
         segments.clear().extend(folder.parts().map(|part| part.as_ref().to_owned()));
     }
     let load = async {
-        let table = DeltaTableBuilder::from_url(url.clone())?
-            .with_storage_backend(catalog.store(), url)
-            .load()
-            .await?;
+        let table = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(catalog.store(), url).load().await?;
         Ok::<_, deltalake::DeltaTableError>(table)
     };
     let table = load.await.map_err(|e| errors::from_delta(&e))?;
