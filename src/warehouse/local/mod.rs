@@ -31,6 +31,8 @@ mod json;
 mod json_shape;
 mod json_source;
 mod location;
+#[cfg(test)]
+mod sample_tests;
 mod session;
 mod table;
 #[cfg(test)]
