@@ -15,7 +15,10 @@ pub const MEMORY_LIMIT: &str = "_memory_limit";
 pub enum ParameterKind {
     Text,
     /// A whole number within bounds.
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Bool,
     /// One of these words.
     Choice(&'static [&'static str]),
