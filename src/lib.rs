@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod config;
 pub mod model;
+pub mod profiles;
 pub mod store;
 pub mod values;
 pub mod warehouse;

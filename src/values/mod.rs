@@ -12,6 +12,8 @@
 //! | `list` | List<Utf8> / array<string> |
 //! | `json` | Utf8 holding JSON text / string |
 
+pub mod json;
+
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use std::sync::Arc;
 
@@ -24,7 +26,10 @@ pub enum ValueType {
     String,
     Int,
     Float,
-    Decimal { precision: u8, scale: i8 },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
     Bool,
     Timestamp,
     Date,
@@ -70,7 +75,10 @@ impl ValueType {
             DataType::Boolean => Self::Bool,
             DataType::Timestamp(_, _) => Self::Timestamp,
             DataType::Date32 | DataType::Date64 => Self::Date,
-            DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item)
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _) => match item.data_type() {
                 DataType::Struct(_) | DataType::Map(_, _) | DataType::Union(_, _) => Self::Json,
                 nested if nested.is_nested() => Self::Json,
@@ -80,7 +88,10 @@ impl ValueType {
             DataType::Dictionary(_, values) => return Self::of_type(values),
             DataType::RunEndEncoded(_, values) => return Self::of_type(values.data_type()),
             DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) | DataType::Interval(_) => Self::String,
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+            DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_)
             | DataType::Union(_, _) => return None,
         })
     }
@@ -121,9 +132,12 @@ impl std::str::FromStr for ValueType {
             _ => {
                 let inner = text.strip_prefix("decimal(").and_then(|t| t.strip_suffix(')'));
                 let parts = inner.and_then(|t| t.split_once(','));
-                let parsed = parts.and_then(|(p, s)| Some((p.trim().parse::<u8>().ok()?, s.trim().parse::<i8>().ok()?)));
+                let parsed =
+                    parts.and_then(|(p, s)| Some((p.trim().parse::<u8>().ok()?, s.trim().parse::<i8>().ok()?)));
                 match parsed {
-                    Some((precision, scale)) if (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale) => {
+                    Some((precision, scale))
+                        if (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale) =>
+                    {
                         Self::Decimal { precision, scale }
                     }
                     _ => return Err(format!("`{text}` is not a value type")),

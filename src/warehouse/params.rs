@@ -12,7 +12,10 @@ use super::WarehouseError;
 pub enum ParameterKind {
     Text,
     /// A whole number within bounds.
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Bool,
     /// One of these words.
     Choice(&'static [&'static str]),
