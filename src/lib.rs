@@ -21,6 +21,7 @@ pub mod diff;
 pub mod identity;
 pub mod model;
 pub mod secrets;
+pub mod profiles;
 pub mod store;
 pub mod sync;
 pub mod values;

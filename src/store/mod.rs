@@ -121,17 +121,14 @@ impl Store {
                     url: directory.display().to_string(),
                     message: "not an absolute path".into(),
                 })?;
-                let prefix = Path::from_absolute_path(&directory).map_err(|e| StoreError::Open {
-                    url: base.to_string(),
-                    message: e.to_string(),
-                })?;
+                let prefix = Path::from_absolute_path(&directory)
+                    .map_err(|e| StoreError::Open { url: base.to_string(), message: e.to_string() })?;
                 Ok(Self { root: Arc::new(LocalFileSystem::new()), base, prefix, directory: Some(directory) })
             }
             StoreLocation::ObjectStore(url) => {
                 let open_error = |message: String| StoreError::Open { url: url.to_string(), message };
-                let variables = std::env::vars().filter(|(name, _)| {
-                    ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix))
-                });
+                let variables = std::env::vars()
+                    .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
                 let options = variables.map(|(name, value)| (name.to_ascii_lowercase(), value));
                 let (root, prefix) =
                     object_store::parse_url_opts(url, options).map_err(|e| open_error(e.to_string()))?;
@@ -153,10 +150,9 @@ impl Store {
 
     /// Where the table is, for other Delta readers.
     pub fn table_url(&self, table: &TableId) -> Result<Url, StoreError> {
-        self.base.join(&format!("{}/", table.folder())).map_err(|e| StoreError::Open {
-            url: self.base.to_string(),
-            message: e.to_string(),
-        })
+        self.base
+            .join(&format!("{}/", table.folder()))
+            .map_err(|e| StoreError::Open { url: self.base.to_string(), message: e.to_string() })
     }
 
     /// The object store that [`Store::path`] is relative to.

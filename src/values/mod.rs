@@ -14,6 +14,7 @@
 
 pub mod convert;
 pub mod objects;
+pub mod json;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use std::sync::Arc;

@@ -1,0 +1,285 @@
+//! Measures point lookups: `cargo run --release --example bench_lookup [PROFILES] [ROWS_A_PAGE] [DIRECTORY]`.
+//!
+//! Writes a store of that many profiles (default 1,000,000; a `user_id` and an `email` each) and four models of five
+//! attributes that nine in ten of them are in, two on each key; then looks 20,000 random profiles up by either field,
+//! one in twenty of them unknown. Prints the latencies in process, with and without indexes, the indexes' memory, and
+//! how long some queries over the wide view take under the default memory limit. A directory that holds a store of an
+//! earlier call is read as it is.
+
+#![expect(clippy::print_stdout, reason = "a program that prints what it measured")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::SchemaRef;
+use cloud_connect::config::StoreLocation;
+use cloud_connect::profiles::{LookupOptions, ModelShape, ProfileReader};
+use cloud_connect::store::schema::{identities_schema, records_schema, result_schema, split_hash, with_partition};
+use cloud_connect::store::{Commit, Cut, StagedFile, Store, TableId};
+use cloud_connect::values::ValueType;
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+const FILES: usize = 16;
+const LOOKUPS: u64 = 20_000;
+const MEMORY_LIMIT: u64 = 512 << 20;
+/// Microseconds; when everything began.
+const BEGIN: i64 = 1_750_000_000_000_000;
+
+fn main() -> Fallible<()> {
+    let mut arguments = std::env::args().skip(1);
+    let profiles: u64 = arguments.next().map_or(Ok(1_000_000), |n| n.parse())?;
+    let page_rows: usize = arguments.next().map_or(Ok(20_000), |n| n.parse())?;
+    let temporary = tempfile::tempdir()?;
+    let directory = arguments.next().map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(Box::pin(measure(profiles, page_rows, directory)))
+}
+
+async fn measure(profiles: u64, page_rows: usize, directory: PathBuf) -> Fallible<()> {
+    let store = Store::open(&StoreLocation::Directory(directory))?;
+    let shapes: Vec<ModelShape> = (0..4).map(shape).collect();
+    let begin = Instant::now();
+    let cut = match written(&store, &shapes).await? {
+        Some(cut) => cut,
+        None => write(&store, &shapes, profiles, page_rows).await?,
+    };
+    println!("{profiles} profiles, {page_rows} rows a page; written in {:.1?}", begin.elapsed());
+    let open = async || {
+        let fields = ["user_id".to_string(), "email".to_string()];
+        ProfileReader::open(&store, &cut, &shapes, &fields, MEMORY_LIMIT).await
+    };
+
+    let begin = Instant::now();
+    let cold = open().await?;
+    let found = cold.lookup("email", &value("email", profiles / 2)).await?;
+    println!("open and first lookup, no index: {:.1?} ({})", begin.elapsed(), found.is_some());
+    report("no index", &cold, profiles, LOOKUPS / 100).await?;
+
+    let indexed = open().await?.with_lookup(LookupOptions { index: true, max_index_bytes: 4 << 30 });
+    let begin = Instant::now();
+    let bytes = indexed.warm().await?;
+    println!("indexes: {} MiB, built in {:.1?}", bytes >> 20, begin.elapsed());
+    report("indexed", &indexed, profiles, LOOKUPS).await?;
+
+    for query in [
+        "SELECT count(*) FROM profiles",
+        "SELECT count(*) FROM profiles WHERE cc_model_0_membership",
+        "SELECT cc_model_1_brand, count(*), avg(cc_model_1_value) FROM profiles GROUP BY 1",
+        "SELECT * FROM profiles WHERE email = 'p77@example.com'",
+        "SELECT * FROM profiles",
+    ] {
+        let begin = Instant::now();
+        let mut rows = 0;
+        let mut stream = cold.sql(query).await?;
+        while let Some(batch) = stream.try_next().await? {
+            rows += batch.num_rows();
+        }
+        println!("{:>9.1?}  {rows:>8} rows  {query}", begin.elapsed());
+    }
+    println!("peak memory: {}", peak_memory());
+    Ok(())
+}
+
+async fn report(what: &str, reader: &ProfileReader, profiles: u64, lookups: u64) -> Fallible<()> {
+    let mut times = Vec::new();
+    for n in 0..lookups {
+        let random = xxh3_64(&n.to_le_bytes());
+        let field = if random & 1 == 0 { "user_id" } else { "email" };
+        let missing = n % 20 == 0;
+        let profile = random % profiles + if missing { profiles } else { 0 };
+        let wanted = value(field, profile);
+        let begin = Instant::now();
+        let found = reader.lookup(field, &wanted).await?;
+        times.push(begin.elapsed());
+        assert_eq!(found.is_some(), !missing, "{wanted}");
+    }
+    times.sort_unstable();
+    let at = |percent: f64| times[((times.len() - 1) as f64 * percent / 100.0) as usize];
+    let total: Duration = times.iter().sum();
+    println!(
+        "{what}: {lookups} lookups, p50 {:.2?}, p99 {:.2?}, max {:.2?}, mean {:.2?}",
+        at(50.0),
+        at(99.0),
+        at(100.0),
+        total / lookups as u32
+    );
+    Ok(())
+}
+
+fn shape(number: usize) -> ModelShape {
+    let key = if number.is_multiple_of(2) { "email" } else { "user_id" };
+    ModelShape {
+        slug: format!("model_{number}"),
+        external_key: key.into(),
+        primary_key: key.into(),
+        activated_fields: activated().into_iter().map(|(name, _)| name).collect(),
+        identities: vec![],
+    }
+}
+
+fn activated() -> Vec<(String, ValueType)> {
+    let fields = [
+        ("brand", ValueType::String),
+        ("value", ValueType::Decimal { precision: 12, scale: 2 }),
+        ("last_seen", ValueType::Timestamp),
+        ("orders", ValueType::Int),
+        ("active", ValueType::Bool),
+    ];
+    fields.map(|(name, value_type)| (name.to_string(), value_type)).to_vec()
+}
+
+fn value(field: &str, profile: u64) -> String {
+    if field == "email" { format!("p{profile}@example.com") } else { format!("u-{profile:010}") }
+}
+
+async fn written(store: &Store, shapes: &[ModelShape]) -> Fallible<Option<Cut>> {
+    let mut cut = Cut { identities: store.newest_version(&TableId::Identities, None).await?, ..Cut::default() };
+    for shape in shapes {
+        let Some(version) = store.newest_version(&TableId::Records(shape.slug.clone()), None).await? else {
+            return Ok(None);
+        };
+        cut.records.insert(shape.slug.clone(), version);
+    }
+    Ok(cut.identities.is_some().then_some(cut))
+}
+
+async fn write(store: &Store, shapes: &[ModelShape], profiles: u64, page_rows: usize) -> Fallible<Cut> {
+    let mut cut = Cut::default();
+    let mut add = Vec::new();
+    for field in ["user_id", "email"] {
+        let batch = |keys: &[Key]| identities(field, keys);
+        add.extend(
+            stage_all(store, &TableId::Identities, Some(field), keys(field, 0..profiles), page_rows, batch).await?,
+        );
+    }
+    let whole = with_partition(&identities_schema(), "field");
+    let metadata = Some(Store::metadata(&TableId::Identities, &whole, &["field"], &[])?);
+    cut.identities =
+        Some(store.commit(&TableId::Identities, None, Commit { metadata, add, ..Commit::default() }).await?);
+    for (number, shape) in shapes.iter().enumerate() {
+        let id = TableId::Records(shape.slug.clone());
+        let schema = records_schema(&result_schema((&shape.primary_key, ValueType::String), &activated(), &[]));
+        let members = (0..profiles).filter(|profile| (profile + number as u64) % 10 != 0);
+        let batch = |keys: &[Key]| records(&schema, &shape.primary_key, keys);
+        let add = stage_all(store, &id, None, keys(&shape.primary_key, members), page_rows, batch).await?;
+        let metadata = Some(Store::metadata(&id, &schema, &[], &[])?);
+        let version = store.commit(&id, None, Commit { metadata, add, ..Commit::default() }).await?;
+        cut.records.insert(shape.slug.clone(), version);
+    }
+    Ok(cut)
+}
+
+/// A key's split hash, and the profile.
+type Key = ((i64, i64), u64);
+
+fn keys(field: &str, profiles: impl Iterator<Item = u64>) -> Vec<Key> {
+    let mut keys: Vec<Key> =
+        profiles.map(|profile| (split_hash(xxh3_128(value(field, profile).as_bytes())), profile)).collect();
+    keys.sort_unstable();
+    keys
+}
+
+async fn stage_all(
+    store: &Store,
+    id: &TableId,
+    partition: Option<&str>,
+    keys: Vec<Key>,
+    page_rows: usize,
+    batch: impl Fn(&[Key]) -> Fallible<RecordBatch>,
+) -> Fallible<Vec<StagedFile>> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::LZ4_RAW)
+        .set_data_page_row_count_limit(page_rows)
+        .set_write_batch_size(page_rows.min(1024))
+        .build();
+    let mut staged = Vec::new();
+    for (number, keys) in keys.chunks(keys.len().div_ceil(FILES).max(1)).enumerate() {
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch(&[])?.schema(), Some(properties.clone()))?;
+        for part in keys.chunks(50_000) {
+            writer.write(&batch(part)?)?;
+        }
+        writer.close()?;
+        let path = format!("bench/{}{number}.parquet", partition.unwrap_or_default());
+        let size = bytes.len() as u64;
+        store.object_store().put(&store.path(id, &path), bytes.into()).await?;
+        staged.push(StagedFile {
+            path,
+            size,
+            rows: keys.len() as u64,
+            hash_range: keys.first().map(|key| key.0.0).zip(keys.last().map(|key| key.0.0)),
+            partition: partition.map(|field| ("field".to_string(), field.to_string())).into_iter().collect(),
+            written_at: chrono::DateTime::UNIX_EPOCH,
+        });
+    }
+    Ok(staged)
+}
+
+fn longs(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter_values(values.map(|s| BEGIN + s * 1_000_000)).with_timezone("UTC"))
+}
+
+fn identities(field: &str, keys: &[Key]) -> Fallible<RecordBatch> {
+    let founder = field == "user_id";
+    // version 7, as in production: the ids of profiles made later are larger
+    let id = |key: &Key| {
+        uuid::Uuid::from_u128(
+            (0x0197_0000_0000u128 + u128::from(key.1 / 1000)) << 80
+                | 0x7000_8000_0000_0000_0000
+                | u128::from(xxh3_64(&key.1.to_le_bytes()) >> 2),
+        )
+        .to_string()
+    };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(keys.iter().map(id))),
+        Arc::new(StringArray::from_iter_values(keys.iter().map(|key| value(field, key.1)))),
+        Arc::new(BooleanArray::from_iter(keys.iter().map(|_| Some(founder)))),
+        Arc::new(StringArray::from_iter_values(keys.iter().map(|_| "01970000-0000-7000-8000-000000000000"))),
+        times(keys.iter().map(|key| key.1 as i64 / 1000)),
+        longs(keys.iter().map(|key| key.0.0)),
+        longs(keys.iter().map(|key| key.0.1)),
+    ];
+    Ok(RecordBatch::try_new(identities_schema(), columns)?)
+}
+
+fn records(schema: &SchemaRef, key_field: &str, keys: &[Key]) -> Fallible<RecordBatch> {
+    let random = |key: &Key| xxh3_64(&key.1.to_be_bytes());
+    let brand = |key: &Key| ["Gazelle", "Cube", "Riese & Müller", "Tern", "Urban Arrow"][(random(key) % 5) as usize];
+    let values = Decimal128Array::from_iter_values(keys.iter().map(|key| i128::from(random(key) % 1_000_000)));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(keys.iter().map(|key| value(key_field, key.1)))),
+        Arc::new(StringArray::from_iter_values(keys.iter().map(brand))),
+        Arc::new(values.with_precision_and_scale(12, 2)?),
+        times(keys.iter().map(|key| (random(key) % 10_000_000) as i64)),
+        longs(keys.iter().map(|key| (random(key) % 50) as i64)),
+        Arc::new(BooleanArray::from_iter(keys.iter().map(|key| Some(random(key).is_multiple_of(3))))),
+        times(keys.iter().map(|key| key.1 as i64 / 1000)),
+        longs(keys.iter().map(|key| key.0.0)),
+        longs(keys.iter().map(|key| key.0.1)),
+        longs(keys.iter().map(|key| random(key) as i64)),
+        longs(keys.iter().map(|key| random(key) as i64)),
+    ];
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.map_or_else(|| "unknown".to_string(), |peak| peak.trim().to_string())
+}
