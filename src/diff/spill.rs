@@ -68,7 +68,6 @@ pub fn clean(parent: &Path) -> std::io::Result<usize> {
 }
 
 /// Rows in parts, each an Arrow IPC stream in one file.
-#[derive(Debug)]
 pub struct Spill {
     schema: SchemaRef,
     folder: PathBuf,
@@ -76,7 +75,7 @@ pub struct Spill {
     parts: Vec<Mutex<Part>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Part {
     writer: Option<StreamWriter<BufWriter<File>>>,
     rows: u64,
@@ -145,6 +144,12 @@ impl Spill {
         *guard = Part::default();
         // the folder is removed in the end anyway
         std::fs::remove_file(self.file(part)).ok();
+    }
+}
+
+impl std::fmt::Debug for Spill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spill").field("name", &self.name).field("parts", &self.parts.len()).finish_non_exhaustive()
     }
 }
 

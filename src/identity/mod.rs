@@ -45,7 +45,7 @@ pub fn founded_profile(field: &str, normalized: &str) -> Uuid {
     text.extend_from_slice(field.as_bytes());
     text.push(0);
     text.extend_from_slice(normalized.as_bytes());
-    Uuid::new_v8(xxh3_128(&text).to_be_bytes())
+    uuid::Builder::from_custom_bytes(xxh3_128(&text).to_be_bytes()).into_uuid()
 }
 
 /// A column of identity values as stored, and the hash of each; a null or empty value has none.

@@ -3,7 +3,7 @@
 //! Made by [`crate::config::load`] from `models/<slug>.yml` and `models/<slug>.sql`. What only the warehouse can tell
 //! (does the query return these columns, of these types?) is judged by [`check_columns`] once it has described the query.
 
-mod check;
+pub mod check;
 mod schedule;
 
 use std::collections::BTreeMap;

@@ -101,7 +101,8 @@ impl Additions {
             self.identities.write(&identity_rows(&cx, &rows, true)?).await?;
         }
         self.links.claim(&batch, &profiles)?;
-        self.enter(&batch, &texts, &profiles).await?;
+        self.enter(&batch, &texts, &profiles)?;
+        self.log.flush_full().await?;
         if self.source == Source::Result {
             if cx.write {
                 let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
@@ -121,7 +122,7 @@ impl Additions {
         Ok(())
     }
 
-    async fn enter(
+    fn enter(
         &mut self,
         batch: &RecordBatch,
         texts: &StringArray,
@@ -138,7 +139,7 @@ impl Additions {
         for (row, profile) in profiles.iter().enumerate() {
             let Some(profile) = profile else { continue };
             let after = objects.as_mut().map(|objects| objects.object(row, |_| true));
-            self.log.push(ProfileChange::Entered, *profile, texts.value(row), None, after.as_deref()).await?;
+            self.log.push(ProfileChange::Entered, *profile, texts.value(row), None, after.as_deref());
         }
         Ok(())
     }

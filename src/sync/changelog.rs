@@ -71,22 +71,22 @@ impl ChangeLog {
         self.writer.is_some()
     }
 
-    /// Notes one change.
-    pub async fn push(
+    /// Notes one change. Follow a batch of them with [`ChangeLog::flush_full`].
+    pub fn push(
         &mut self,
         change: ProfileChange,
         profile: Uuid,
         identity: &str,
         before: Option<&str>,
         after: Option<&str>,
-    ) -> Result<(), StoreError> {
+    ) {
         match change {
             ProfileChange::Entered => self.entered += 1,
             ProfileChange::Exited => self.exited += 1,
             ProfileChange::Changed => {}
         }
         if self.writer.is_none() {
-            return Ok(());
+            return;
         }
         self.change.append_value(change.as_str());
         self.profile.append_value(profile.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
@@ -94,6 +94,10 @@ impl ChangeLog {
         self.before.append_option(before);
         self.after.append_option(after);
         self.rows += 1;
+    }
+
+    /// Writes what was noted, once it is enough for a write.
+    pub async fn flush_full(&mut self) -> Result<(), StoreError> {
         if self.rows >= FLUSH_ROWS { self.flush().await } else { Ok(()) }
     }
 

@@ -129,13 +129,15 @@ impl Rewrite {
                 true => (0..batch.num_rows()).filter(|row| self.old.state(first + row) == state::UNSEEN).collect(),
                 false => Vec::new(),
             };
-            self.exit(&batch, &removed, owners, log).await?;
+            self.exit(&batch, &removed, owners, log)?;
+            log.flush_full().await?;
             let merged = match &new_rows {
                 Some(new_rows) if !pairs.is_empty() => {
                     let indices = arrow::array::UInt32Array::from_iter_values(pairs.iter().map(|(_, new)| *new as u32));
                     let new_rows = take_record_batch(new_rows, &indices)?;
                     let old_indices: Vec<usize> = pairs.iter().map(|(old, _)| *old).collect();
-                    self.change(&batch, &old_indices, &new_rows, owners, log).await?;
+                    self.change(&batch, &old_indices, &new_rows, owners, log)?;
+                    log.flush_full().await?;
                     self.merge(&batch, &old_indices, &removed, Some(&new_rows))?
                 }
                 _ if removed.is_empty() => batch,
@@ -174,7 +176,7 @@ impl Rewrite {
         owners.get(&join_hash(hash(0), hash(1))).copied()
     }
 
-    async fn exit(
+    fn exit(
         &self,
         batch: &RecordBatch,
         removed: &[usize],
@@ -191,7 +193,7 @@ impl Rewrite {
         for row in removed {
             let Some(owner) = self.owner(batch, *row, owners) else { continue };
             let before = log.writes().then(|| objects.object(*row, |_| true));
-            log.push(ProfileChange::Exited, owner, texts.value(*row), before.as_deref(), None).await?;
+            log.push(ProfileChange::Exited, owner, texts.value(*row), before.as_deref(), None);
         }
         if !self.cx.write {
             self.cx.add(|totals| {
@@ -206,7 +208,7 @@ impl Rewrite {
     }
 
     /// Logs which attributes of each pair differ.
-    async fn change(
+    fn change(
         &self,
         batch: &RecordBatch,
         old_rows: &[usize],
@@ -224,10 +226,8 @@ impl Rewrite {
         let mut before = ObjectEncoder::new(fields, before)?;
         let mut after = ObjectEncoder::new(fields, after)?;
         let texts: StringArray = identity_texts(old.column(0))?;
-        let further: Vec<_> = cx.definition.activated + 1..cx.result.fields().len()
-            ;
         let mut further_differs = vec![false; old.num_rows()];
-        for position in further {
+        for position in cx.definition.activated + 1..cx.result.fields().len() {
             let differs = differences(old.column(position), new_rows.column(position))?;
             further_differs.iter_mut().enumerate().for_each(|(row, any)| *any |= differs[row]);
         }
@@ -251,7 +251,7 @@ impl Rewrite {
             let (before, after) =
                 (before.object(row, |column| differs[column][row]), after.object(row, |column| differs[column][row]));
             if let Some(owner) = owner {
-                log.push(ProfileChange::Changed, owner, texts.value(row), Some(&before), Some(&after)).await?;
+                log.push(ProfileChange::Changed, owner, texts.value(row), Some(&before), Some(&after));
             }
             if wants_sample {
                 let parse = |text: &str| serde_json::from_str(text).ok();

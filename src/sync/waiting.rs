@@ -153,7 +153,8 @@ async fn enter_file(
     let mut objects = ObjectEncoder::new(fields, columns)?;
     for (row, profile) in profiles.into_iter().enumerate() {
         let after = objects.object(row, |_| true);
-        log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after)).await?;
+        log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after));
     }
-    Ok(())
+    drop(objects);
+    Ok(log.flush_full().await?)
 }
