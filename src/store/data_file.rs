@@ -8,9 +8,17 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use std::ops::Range;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::arrow::{AsyncArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -164,6 +172,51 @@ impl RollingWriter {
     }
 }
 
+/// Reads a Parquet file of the store.
+#[derive(Debug, Clone)]
+pub struct ObjectReader {
+    store: Arc<dyn ObjectStore>,
+    location: Path,
+    size: u64,
+}
+
+impl ObjectReader {
+    /// `location` as of [`Store::path`]; `size` in bytes.
+    pub fn new(store: &Store, location: Path, size: u64) -> Self {
+        Self { store: Arc::clone(store.object_store()), location, size }
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for ObjectReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move { self.store.get_range(&self.location, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move { self.store.get_ranges(&self.location, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let policy = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::offset_index_policy);
+            let reader = ParquetMetaDataReader::new().with_page_index_policy(policy).with_prefetch_hint(Some(FOOTER_BYTES));
+            let size = self.size;
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        }
+        .boxed()
+    }
+}
+
+/// Enough for the footer of most data files, so that it takes one request.
+const FOOTER_BYTES: usize = 64 << 10;
+
 /// What to read of a data file.
 #[derive(Debug, Default)]
 pub struct ReadOptions {
@@ -183,9 +236,11 @@ pub async fn read(
     options: ReadOptions,
 ) -> Result<BoxStream<'static, Result<RecordBatch, StoreError>>, StoreError> {
     let location = store.path(table, path);
-    let reader = ParquetObjectReader::new(Arc::clone(store.object_store()), location).with_file_size(size);
-    let mut builder =
-        ParquetRecordBatchStreamBuilder::new_with_options(reader, ArrowReaderOptions::new()).await?;
+    let reader = ObjectReader::new(store, location, size);
+    // where few rows are wanted, the page index says which pages can be skipped
+    let index = if options.selection.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    let metadata = ArrowReaderOptions::new().with_offset_index_policy(index);
+    let mut builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, metadata).await?;
     if let Some(columns) = &options.columns {
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
         builder = builder.with_projection(mask);

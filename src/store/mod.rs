@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake::kernel::{Action, Add, Metadata, Protocol, Remove, StructType, Transaction, new_metadata};
+use deltalake::kernel::{Action, Add, LogicalFileView, Metadata, Protocol, Remove, StructType, Transaction, new_metadata};
 use deltalake::logstore::{LogStoreFactory, StorageConfig, default_logstore, logstore_factories};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
@@ -310,7 +310,7 @@ impl Store {
     /// The data files of a loaded table.
     pub fn files(id: &TableId, table: &DeltaTable) -> Result<Vec<DataFile>, StoreError> {
         let state = table.snapshot().map_err(|e| Self::delta_error(id, e))?;
-        state.log_data().iter().map(|view| DataFile::new(id, &view.add_action(), view.remove_action(true))).collect()
+        state.log_data().iter().map(|view| DataFile::new(id, &view)).collect()
     }
 
     /// Deletes what a run staged and did not commit: everything in the run's folder of that table.
@@ -401,18 +401,19 @@ pub struct DataFile {
 }
 
 impl DataFile {
-    fn new(id: &TableId, add: &Add, remove: Remove) -> Result<Self, StoreError> {
+    fn new(id: &TableId, view: &LogicalFileView) -> Result<Self, StoreError> {
         let corrupt = |message: &str| StoreError::Corrupt { table: id.folder(), message: message.into() };
-        let stats = add.stats.as_deref().ok_or_else(|| corrupt("a data file without statistics"))?;
-        let stats: serde_json::Value = serde_json::from_str(stats).map_err(|e| corrupt(&e.to_string()))?;
+        let stats = view.stats().ok_or_else(|| corrupt("a data file without statistics"))?;
+        let stats: serde_json::Value = serde_json::from_str(&stats).map_err(|e| corrupt(&e.to_string()))?;
         let rows = stats["numRecords"].as_u64().ok_or_else(|| corrupt("a data file without a row count"))?;
         let bound = |name: &str| stats[name][schema::KEY_HI].as_i64();
+        let remove = view.remove_action(true);
         Ok(Self {
-            path: add.path.clone(),
-            size: add.size as u64,
+            path: view.path().into_owned(),
+            size: view.size() as u64,
             rows,
             hash_range: bound("minValues").zip(bound("maxValues")),
-            partition: add.partition_values.clone(),
+            partition: remove.partition_values.clone().unwrap_or_default(),
             remove,
         })
     }

@@ -309,9 +309,9 @@ impl Rewrite {
             let mut data = MutableArrayData::new(sources, false, batch.num_rows());
             for (is_old, start, end) in &pieces {
                 match (is_old, position == width) {
-                    (true, _) => data.extend(0, *start, *end),
-                    (false, true) => data.extend(0, changed[*start], changed[*start] + 1),
-                    (false, false) => data.extend(1, *start, *end),
+                    (true, _) => data.try_extend(0, *start, *end)?,
+                    (false, true) => data.try_extend(0, changed[*start], changed[*start] + 1)?,
+                    (false, false) => data.try_extend(1, *start, *end)?,
                 }
             }
             columns.push(make_array(data.freeze()));

@@ -104,7 +104,14 @@ pub(super) fn from_delta(error: &DeltaTableError) -> WarehouseError {
 
 /// The first error of that type in the chain of sources.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn message(error: &DataFusionError) -> String {
