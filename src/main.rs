@@ -1,27 +1,32 @@
-//! `cloud-connect`: parse arguments, run, exit code.
+//! `cloud-connect`: hands over to the library, where everything is compiled once for this program and the tests.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
-
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
-    let _failpoints = fail::FailScenario::setup();
-    let cli = cloud_connect::cli::Cli::parse();
-    let filter = EnvFilter::try_from_env("CLOUD_CONNECT_LOG").unwrap_or_else(|_| EnvFilter::new("error,cloud_connect=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime {
-        // the future is large: it belongs on the heap, not on the main thread's stack
-        Ok(runtime) => runtime.block_on(Box::pin(cloud_connect::cli::main(cli))),
-        Err(error) => {
-            tracing::error!(%error, "the asynchronous runtime could not be started");
-            ExitCode::FAILURE
-        }
+    let _failpoints = arm();
+    cloud_connect::cli::main()
+}
+
+/// For the crash tests: `CLOUD_CONNECT_ABORT_AT=after-commit` ends the process there, at once and without clean-up;
+/// `extract-batch:3` at the third time.
+#[cfg(feature = "failpoints")]
+fn arm() -> fail::FailScenario<'static> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let scenario = fail::FailScenario::setup();
+    if let Ok(place) = std::env::var("CLOUD_CONNECT_ABORT_AT") {
+        let (name, nth) = place.split_once(':').unwrap_or((&place, "1"));
+        let left = AtomicU32::new(nth.parse().unwrap_or(1));
+        let armed = fail::cfg_callback(name, move || {
+            if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                std::process::abort();
+            }
+        });
+        assert!(armed.is_ok(), "the failpoint {name} could not be armed");
     }
+    scenario
 }

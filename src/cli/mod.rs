@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 use crate::catalog::CatalogError;
 use crate::clock::SystemClock;
@@ -41,7 +42,7 @@ use crate::warehouse::WarehouseError;
   cloud-connect profile email ada@example.com
 
 Exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 removals wait for approval.")]
-pub struct Cli {
+struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -222,8 +223,25 @@ impl Context {
     }
 }
 
-/// Runs the command line.
-pub async fn main(cli: Cli) -> ExitCode {
+/// Runs the command line of this process.
+///
+/// Not `async`: the futures below it are compiled here, and not again in whatever calls it.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter =
+        EnvFilter::try_from_env("CLOUD_CONNECT_LOG").unwrap_or_else(|_| EnvFilter::new("error,cloud_connect=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        // the future is large: it belongs on the heap, not on the main thread's stack
+        Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
+        Err(error) => {
+            tracing::error!(%error, "the asynchronous runtime could not be started");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     tokio::spawn(async move {

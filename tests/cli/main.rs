@@ -1,0 +1,15 @@
+//! The program as people run it: processes, files, real servers, and other readers of its tables.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod commands;
+mod crash;
+mod guard;
+mod object_store;
+mod postgres;
+mod project;
+mod readers;
+mod sync;
+
+#[path = "../support/postgres.rs"]
+mod postgres_server;
