@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +60,7 @@ pub(super) fn entries<'a>(file: &File, what: &str, at: Span, node: &'a Node) -> 
     };
     let mut found: Vec<Entry<'a>> = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
-        let (key, node): (&'a Node, &'a Node) = (Rc::as_ref(key), Rc::as_ref(value));
+        let (key, node): (&'a Node, &'a Node) = (key, value);
         let Value::Scalar(name, _) = &key.value else {
             file.fault("wrong-type", key.span, format!("a key of {what} has to be text"), "write `key: value`");
             continue;

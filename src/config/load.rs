@@ -231,7 +231,7 @@ fn check_external_keys(models: &[Model], faults: &mut Vec<ConfigError>) {
                 slashed(&other.config_file),
             );
             faults.push(
-                model.spans.error("external-key-conflict", "external_key", &model.config_file, message).with_hint(
+                model.spans.error("external_key", "external-key-conflict", &model.config_file, message).with_hint(
                     "models that share a connection and a primary key need the same external key; \
                      give one of the columns another name in its SQL if they are different keys",
                 ),
@@ -257,7 +257,7 @@ fn check_field_names(models: &[Model], faults: &mut Vec<ConfigError>) {
                     faults.push(
                         model
                             .spans
-                            .error("field-name-conflict", &path, &model.config_file, message)
+                            .error(&path, "field-name-conflict", &model.config_file, message)
                             .with_hint("give the column another name in the SQL, or the model another slug"),
                     );
                 }

@@ -270,7 +270,7 @@ fn columns(file: &File, model: &Decoder<'_>, spans: &mut Spans) -> BTreeMap<Stri
         };
         let value_type = type_text.and_then(|text| decode_type(file, text));
         if let Some(text) = type_text {
-            spans.insert(format!("columns.{}", column.key.value), text.span);
+            spans.insert(format!("columns.{}.type", column.key.value), text.span);
         }
         contracts.insert(column.key.value.to_string(), ColumnContract { value_type, not_null });
     }

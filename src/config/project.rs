@@ -125,7 +125,7 @@ fn decode_memory(file: &File, node: &Node) -> Option<u64> {
     Some(size.as_u64())
 }
 
-fn decode_identities(file: &File, top: &Decoder<'_>) -> Option<Vec<IdentityField>> {
+fn decode_identities<'a>(file: &'a File, top: &Decoder<'a>) -> Option<Vec<IdentityField>> {
     const HINT: &str = "name the fields that identify a person, for example `identities: [{ field: email, normalize: [trim, lowercase] }]`";
     let profile = top.required("profile", HINT)?;
     let profile = Decoder::new(file, "`profile`", profile.key.span, profile.node, keys::PROFILE)?;
@@ -160,7 +160,7 @@ fn decode_identities(file: &File, top: &Decoder<'_>) -> Option<Vec<IdentityField
     })
 }
 
-fn decode_identity<'a>(file: &File, item: &'a Node) -> Option<(Text<'a>, Vec<Normalization>)> {
+fn decode_identity<'a>(file: &'a File, item: &'a Node) -> Option<(Text<'a>, Vec<Normalization>)> {
     let (field, normalize) = match &item.value {
         Value::Scalar(..) => (text(file, "an identity", item)?, Vec::new()),
         _ => {

@@ -16,7 +16,7 @@ pub(crate) fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a 
 pub(crate) fn hint(given: &str, candidates: &[&str], otherwise: &str) -> String {
     match nearest(given, candidates.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
-        None => format!("{otherwise}: {}", list(candidates)),
+        None => format!("{otherwise} {}", list(candidates)),
     }
 }
 

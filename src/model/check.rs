@@ -148,6 +148,6 @@ impl Check<'_> {
         }
         let message = format!("`{column}` has to be {wanted}, and the query returns {actual}");
         let hint = format!("write `type: {actual}`, or convert the column in the SQL with CAST");
-        Some(self.error(&format!("columns.{column}"), "contract-mismatch", message).with_hint(hint))
+        Some(self.error(&format!("columns.{column}.type"), "contract-mismatch", message).with_hint(hint))
     }
 }

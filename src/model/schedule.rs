@@ -43,7 +43,7 @@ impl ScheduleError {
     pub fn hint(&self) -> String {
         let text = match self {
             Self::TimeZone(name) => {
-                let zones = chrono_tz::TZ_VARIANTS.iter().map(Tz::name);
+                let zones = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
                 if let Some(zone) = suggest::nearest(name, zones) {
                     return format!("did you mean `{zone}`?");
                 }

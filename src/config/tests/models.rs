@@ -137,7 +137,7 @@ fn limits_are_in_range() {
 #[test]
 fn contracts_are_of_known_types_and_used_columns() {
     with("columns: { brand: { type: text } }").expect("unknown-type", 5, 27, "`text` is not a value type", "string");
-    with("columns: { brnad: string }").expect("unused-contract", 5, 19, "`brnad`", "did you mean `brand`?");
+    with("columns: { brnad: string }").expect("unused-contract", 5, 12, "`brnad`", "did you mean `brand`?");
     let project = with("columns: { total: decimal(12,2), brand: { not_null: true } }").load().unwrap();
     let columns = &project.models["m"].columns;
     assert_eq!(columns["total"].value_type.unwrap().to_string(), "decimal(12,2)");

@@ -62,7 +62,7 @@ fn a_missing_file_says_where_it_was_looked_for() {
 #[test]
 fn an_empty_file_lacks_what_is_required() {
     let codes: Vec<_> = Case::project("# nothing\n").errors().into_iter().map(|e| e.message).collect();
-    assert_eq!(codes, ["cloud-connect.yml has no `connections`", "cloud-connect.yml has no `profile`"]);
+    assert_eq!(codes, ["cloud-connect.yml has no `profile`", "cloud-connect.yml has no `connections`"]);
 }
 
 #[test]
