@@ -54,12 +54,6 @@ impl ConfigError {
         self.hint = Some(hint.into());
         self
     }
-
-    #[must_use]
-    pub(crate) fn with_optional_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint;
-        self
-    }
 }
 
 /// `file:line:column: message`, on one line.

@@ -282,7 +282,13 @@ fn decode_type(file: &File, text: Text<'_>) -> Option<ValueType> {
     text.value
         .parse()
         .map_err(|message: String| {
-            let hint = suggest::hint(text.value, TYPES, "the types are");
+            let hint = if text.value.starts_with("decimal(") {
+                // inside braces, YAML ends a text at its comma
+                "write for example \"decimal(12,2)\", in quotes; the precision is 1 to 38, the scale at most as much"
+                    .into()
+            } else {
+                suggest::hint(text.value, TYPES, "the types are")
+            };
             file.fault("unknown-type", text.span, message, hint);
         })
         .ok()

@@ -138,7 +138,8 @@ fn limits_are_in_range() {
 fn contracts_are_of_known_types_and_used_columns() {
     with("columns: { brand: { type: text } }").expect("unknown-type", 5, 27, "`text` is not a value type", "string");
     with("columns: { brnad: string }").expect("unused-contract", 5, 12, "`brnad`", "did you mean `brand`?");
-    let project = with("columns: { total: decimal(12,2), brand: { not_null: true } }").load().unwrap();
+    with("columns: { total: { type: \"decimal(39,2)\" } }").expect("unknown-type", 5, 27, "decimal(39,2)", "1 to 38");
+    let project = with("columns: { total: \"decimal(12,2)\", brand: { not_null: true } }").load().unwrap();
     let columns = &project.models["m"].columns;
     assert_eq!(columns["total"].value_type.unwrap().to_string(), "decimal(12,2)");
     assert_eq!(columns["brand"], ColumnContract { value_type: None, not_null: true });

@@ -60,8 +60,9 @@ fn a_hidden_secret_moves_no_place() {
     let rendered = errors.render(false);
     assert!(rendered.contains(&format!("cloud-connect.yml:3:{column}]")), "{rendered}");
     let lines: Vec<&str> = rendered.lines().collect();
-    let shown = lines.iter().position(|l| l.contains("prot: 5")).unwrap();
+    let shown = lines.iter().position(|l| l.contains("prot: ******")).unwrap();
     let at = |line: &str, what: &str| line[..line.find(what).unwrap()].chars().count();
+    assert!(lines[shown + 1].contains('─'), "{rendered}");
     assert_eq!(at(lines[shown], "prot"), at(lines[shown + 1], "─"), "{rendered}");
 }
 
