@@ -8,7 +8,8 @@ use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::DFParser;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
@@ -135,14 +136,17 @@ impl Catalog {
 
     /// Every table. One that cannot be opened is listed all the same, without its number of columns.
     pub(super) async fn tables(&self, session: &SessionState) -> Result<Vec<TableInfo>, WarehouseError> {
-        let listed = futures::stream::iter(self.entries.keys())
-            .map(|name| async move {
-                let Some((entry, format)) = self.entry(name).await? else { return Ok(None) };
-                let columns = table::column_count(self, session, name, entry, format).await;
-                Ok::<_, WarehouseError>(Some(TableInfo { name: quoted(name), kind: format.kind().into(), columns }))
-            })
-            .buffered(LISTED_AT_ONCE);
-        listed.try_filter_map(|table| async move { Ok(table) }).try_collect().await
+        let listed: Vec<BoxFuture<'_, _>> =
+            self.entries.keys().map(|name| self.described(session, name).boxed()).collect();
+        let listed: Vec<Option<TableInfo>> =
+            futures::stream::iter(listed).buffered(LISTED_AT_ONCE).try_collect().await?;
+        Ok(listed.into_iter().flatten().collect())
+    }
+
+    async fn described(&self, session: &SessionState, name: &str) -> Result<Option<TableInfo>, WarehouseError> {
+        let Some((entry, format)) = self.entry(name).await? else { return Ok(None) };
+        let columns = table::column_count(self, session, name, entry, format).await;
+        Ok(Some(TableInfo { name: quoted(name), kind: format.kind().into(), columns }))
     }
 
     /// There is no such table: says which there are.

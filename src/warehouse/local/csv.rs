@@ -15,7 +15,10 @@ use arrow::datatypes::{DataType, Date32Type, Field, Float64Type, Schema, TimeUni
 use bytes::{Buf, Bytes};
 use chrono::Utc;
 use datafusion::common::DataFusionError;
-use futures::{StreamExt, TryStreamExt};
+use datafusion::common::runtime::SpawnedTask;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::table::{Compression, Inferred, Traits};
@@ -41,20 +44,13 @@ pub(super) async fn infer(
     delimiter: u8,
     compression: Compression,
 ) -> Result<Inferred, WarehouseError> {
-    let scans = files.iter().filter(|file| file.size > 0).map(|file| {
-        let (store, file) = (Arc::clone(store), file.clone());
-        async move {
-            // a task of its own: files are read on all cores; aborted when this future is dropped
-            let location = file.location.clone();
-            let task = datafusion::common::runtime::SpawnedTask::spawn(async move {
-                scan(&store, &file, delimiter, compression).await
-            });
-            let scan = task.await.map_err(|e| WarehouseError::bug(format!("reading {location}: {e}")))??;
-            Ok::<_, WarehouseError>((location, scan))
-        }
-    });
+    let scans: Vec<BoxFuture<'static, _>> = files
+        .iter()
+        .filter(|file| file.size > 0)
+        .map(|file| scan_task(Arc::clone(store), file.clone(), delimiter, compression).boxed())
+        .collect();
     let mut scans = futures::stream::iter(scans).buffered(FILES_AT_ONCE);
-    let mut merged: Option<(object_store::path::Path, Scan)> = None;
+    let mut merged: Option<(Path, Scan)> = None;
     while let Some((location, scan)) = scans.try_next().await? {
         match &mut merged {
             None => merged = Some((location, scan)),
@@ -124,6 +120,19 @@ fn ends_a_line(text: &[u8]) -> bool {
         quoted ^= *byte == b'"';
         *byte == b'\n' && !quoted
     })
+}
+
+/// A task of its own: files are read on all cores. It ends when the future is dropped.
+async fn scan_task(
+    store: Arc<dyn ObjectStore>,
+    file: ObjectMeta,
+    delimiter: u8,
+    compression: Compression,
+) -> Result<(Path, Scan), WarehouseError> {
+    let location = file.location.clone();
+    let task = SpawnedTask::spawn(async move { scan(&store, &file, delimiter, compression).await });
+    let scan = task.await.map_err(|e| WarehouseError::bug(format!("reading {location}: {e}")))??;
+    Ok((location, scan))
 }
 
 /// What one file told.

@@ -102,27 +102,14 @@ pub(super) fn from_delta(error: &DeltaTableError) -> WarehouseError {
     WarehouseError::configuration(format!("a Delta table cannot be read: {}", first_line(&error.to_string())))
 }
 
-/// The first error of that type in the chain of sources; DataFusion, Arrow and friends box theirs, so this also looks
-/// into the boxes.
+/// The first error of that type in the chain of sources.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<T>() {
+        if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        if let Some(found) = error.downcast_ref::<Box<T>>() {
-            return Some(found);
-        }
-        next = match error.downcast_ref::<DataFusionError>() {
-            Some(DataFusionError::External(inner)) => Some(inner.as_ref()),
-            Some(DataFusionError::Shared(inner)) => Some(inner.as_ref()),
-            Some(DataFusionError::Collection(all)) => all.first().map(|e| e as _),
-            Some(DataFusionError::ObjectStore(inner)) => Some(inner.as_ref()),
-            _ => match error.downcast_ref::<ArrowError>() {
-                Some(ArrowError::ExternalError(inner)) => Some(inner.as_ref()),
-                _ => error.source(),
-            },
-        };
+        next = error.source();
     }
     None
 }

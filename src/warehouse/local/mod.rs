@@ -183,8 +183,8 @@ impl Warehouse for LocalWarehouse {
 
     async fn columns(&self, table: &str) -> Result<Vec<ColumnInfo>, WarehouseError> {
         let session = self.session(QueryOptions::default().batch_rows).await?;
-        let provider = session.table(table).await?;
-        let columns = provider.schema().fields().iter().map(|field| ColumnInfo {
+        let schema = session.table(table).await?.schema();
+        let columns = schema.fields().iter().map(|field| ColumnInfo {
             name: field.name().clone(),
             warehouse_type: field.data_type().to_string(),
             value_type: ValueType::of(field).map(|t| t.to_string()),
