@@ -27,8 +27,8 @@ impl Random {
         self.unit() < probability
     }
 
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.between(0, from.len() as i64) as usize]
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.between(0, from.len() as i64) as usize]
     }
 
     /// An index, as likely as its weight.

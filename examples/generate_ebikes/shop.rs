@@ -5,6 +5,7 @@ use chrono::{DateTime, Datelike, Days, Months, NaiveDate, TimeDelta, Utc};
 use crate::random::{Random, Weights};
 use crate::words;
 
+#[derive(serde::Serialize)]
 pub struct Account {
     pub account_id: i64,
     pub company: String,
@@ -101,11 +102,11 @@ impl Shop {
             customer.last_login_at = Some(end - TimeDelta::days(200));
             self.sessions.retain(|session| session.customer_id != id as i64);
         }
-        let mut spent = vec![0.0; self.customers.len()];
+        let mut spent = vec![0.0_f64; self.customers.len()];
         let mut last = vec![0; self.customers.len()];
         for (index, purchase) in self.purchases.iter().enumerate() {
             let customer = purchase.customer_id as usize - 1;
-            spent[customer] += purchase.amount.parse().unwrap_or(0.0);
+            spent[customer] += purchase.amount.parse::<f64>().unwrap_or(0.0);
             last[customer] = index;
         }
         let mut spenders: Vec<usize> = (0..spent.len()).collect();
@@ -158,7 +159,7 @@ fn customers(random: &mut Random, count: i64, accounts: &[Account], end: DateTim
     let countries = Weights::new(words::COUNTRIES.iter().map(|country| country.1));
     let customer = |customer_id| {
         let (country, _, cities) = words::COUNTRIES[random.weighted(&countries)];
-        let (first_name, last_name) = (*random.pick(words::FIRST_NAMES), *random.pick(words::LAST_NAMES));
+        let (first_name, last_name) = (random.pick(words::FIRST_NAMES), random.pick(words::LAST_NAMES));
         let host = random.pick(&["example.com", "example.org", "example.net"]);
         let created_at = end - TimeDelta::minutes(random.between(1440, MONTHS_OF_CUSTOMERS * 30 * 1440));
         let quiet = random.chance(0.7).then(|| created_at + (end - TimeDelta::days(365) - created_at) / 2);
@@ -169,7 +170,9 @@ fn customers(random: &mut Random, count: i64, accounts: &[Account], end: DateTim
             last_name,
             country,
             city: random.pick(cities),
-            account_id: random.chance(0.14).then(|| random.pick(accounts).account_id),
+            account_id: random
+                .chance(0.14)
+                .then(|| accounts[random.between(0, accounts.len() as i64) as usize].account_id),
             marketing_opt_in: random.chance(0.62),
             created_at,
             // those who have sessions get the last one's time
@@ -182,7 +185,7 @@ fn customers(random: &mut Random, count: i64, accounts: &[Account], end: DateTim
 /// Few people buy much: the weights of a Pareto distribution.
 fn loyalty(random: &mut Random, customers: &[Customer]) -> Weights {
     Weights::new(customers.iter().map(|customer| {
-        let own = (1.0 - random.unit()).powf(-0.55);
+        let own = (1.0_f64 - random.unit()).powf(-0.55);
         if customer.account_id.is_some() { own * 2.0 } else { own }
     }))
 }
@@ -245,8 +248,9 @@ fn purchases(
 
 /// Visits of the last year, more of them lately. Two people in five never come.
 fn sessions(random: &mut Random, count: i64, customers: &[Customer], end: DateTime<Utc>) -> Vec<Session> {
-    let visitors =
-        Weights::new(customers.iter().map(|_| if random.chance(0.4) { 0.0 } else { (1.0 - random.unit()).powf(-0.5) }));
+    let visitors = Weights::new(
+        customers.iter().map(|_| if random.chance(0.4) { 0.0 } else { (1.0_f64 - random.unit()).powf(-0.5) }),
+    );
     let mut visits: Vec<(DateTime<Utc>, usize)> = Vec::new();
     while (visits.len() as i64) < count {
         let ago = random.unit().powf(1.6) * 365.0 * 86_400.0;

@@ -87,14 +87,7 @@ fn sessions(shop: &Shop) -> Result<RecordBatch, Box<dyn Error>> {
 fn accounts(shop: &Shop, path: &Path) -> Result<(), Box<dyn Error>> {
     let mut out = BufWriter::new(File::create(path)?);
     for account in &shop.accounts {
-        let line = serde_json::json!({
-            "account_id": account.account_id,
-            "company": account.company,
-            "plan": account.plan,
-            "seats": account.seats,
-            "features": account.features,
-        });
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", serde_json::to_string(account)?)?;
     }
     Ok(out.flush()?)
 }

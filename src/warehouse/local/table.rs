@@ -133,7 +133,7 @@ async fn folder_files(store: &dyn ObjectStore, folder: &Path) -> Result<Vec<(Obj
         .try_filter_map(|meta| {
             let hidden =
                 meta.location.prefix_match(folder).is_none_or(|mut parts| parts.any(|p| is_hidden(p.as_ref())));
-            let format = meta.location.filename().and_then(Format::of).map(|(_, format)| format).filter(|_| !hidden);
+            let format = meta.location.filename().and_then(Format::of).filter(|_| !hidden).map(|(_, format)| format);
             futures::future::ready(Ok(format.map(|format| (meta, format))))
         })
         .try_collect()

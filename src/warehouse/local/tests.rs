@@ -209,9 +209,8 @@ async fn a_dirty_value_late_in_a_file_makes_its_column_text() {
         let schema = warehouse.describe(&format!("SELECT id, {text} FROM {table}")).await.unwrap();
         assert_eq!(schema.field(0).data_type(), &DataType::Int64);
         assert_eq!(schema.field(1).data_type(), &DataType::Utf8, "{table}");
-        let got =
-            rows(&warehouse, &format!("SELECT count(*), count(try_cast({text} AS double)), max(id) FROM {table}"));
-        assert_eq!(got.await, ["20000|19999|19999"], "{table}");
+        let sql = format!("SELECT count(*), count(try_cast({text} AS double)), max(id) FROM {table}");
+        assert_eq!(rows(&warehouse, &sql).await, ["20000|19999|19999"], "{table}");
     }
     assert_eq!(rows(&warehouse, "SELECT day FROM purchases WHERE id = 15000").await, ["2025-02-30"]);
     let extra = rows(&warehouse, "SELECT extra FROM events WHERE id IN (1, 15000) ORDER BY id").await;
