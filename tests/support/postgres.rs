@@ -60,14 +60,11 @@ impl PostgresServer {
             server.write_certificates();
         }
         server.boot(tls);
-        server.psql(
-            "postgres",
-            &format!(
-                "CREATE DATABASE {DATABASE};
-                 CREATE ROLE reader LOGIN PASSWORD '{0}'; CREATE ROLE secure_reader LOGIN PASSWORD '{0}';",
-                READER_PASSWORD.replace('\'', "''")
-            ),
-        );
+        server.psql("postgres", &format!("CREATE DATABASE {DATABASE}"));
+        let password = READER_PASSWORD.replace('\'', "''");
+        for user in ["reader", "secure_reader"] {
+            server.psql("postgres", &format!("CREATE ROLE {user} LOGIN PASSWORD '{password}'"));
+        }
         server
     }
 

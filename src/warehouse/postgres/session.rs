@@ -41,7 +41,13 @@ impl Session {
                 return Err(error::of_session(&e, self.driver.failure.as_ref(), None));
             }
         }
-        let begin = self.client.batch_execute("BEGIN READ ONLY");
+        // Such a database may hold bytes that are no text in any encoding. Asked for UTF-8, the server would fail the
+        // whole query at the first of them; asked for bytes as they are, only their rows are lost.
+        let begin = match self.driver.server_encoding.as_str() {
+            "SQL_ASCII" => "SET client_encoding = 'SQL_ASCII'; BEGIN READ ONLY",
+            _ => "BEGIN READ ONLY",
+        };
+        let begin = self.client.batch_execute(begin);
         self.driver.drive(begin).await.map_err(|e| error::of_session(&e, self.driver.failure.as_ref(), None))
     }
 
