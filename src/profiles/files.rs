@@ -3,10 +3,12 @@
 //! The file list comes from the Delta log; data files are then read with DataFusion's own Parquet source, so that
 //! columns, row groups and pages that a query does not need are not read. Footers are read once for a reader's life.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -21,15 +23,21 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::ParquetObjectReader;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::OnceCell;
 
 use super::ProfilesError;
 use crate::store::{DataFile, Store, StoreError, TableId, Version, schema};
+
+/// So much of a file's end is asked for at first: mostly the footer and the page index in one request.
+const FOOTER_GUESS: usize = 64 << 10;
 
 /// The files of a table at one version, or those of one of its partitions.
 #[derive(Debug)]
@@ -75,14 +83,9 @@ impl TableFiles {
             let location = store.path(&id, &known.path);
             Arc::new(TableFile { location, size: known.size, rows: known.rows, known, footer: OnceCell::new() })
         });
+        let files = files.collect();
         let file_schema = Arc::new(Schema::new(file_fields));
-        Ok(Self::new(
-            id,
-            store.object_store().clone(),
-            file_schema,
-            partition_fields.into_iter().next(),
-            files.collect(),
-        ))
+        Ok(Self::new(id, store.object_store().clone(), file_schema, partition_fields.into_iter().next(), files))
     }
 
     /// A table that does not exist at the cut: no rows.
@@ -114,21 +117,23 @@ impl TableFiles {
         file.known.partition.get(column)?.as_deref()
     }
 
-    pub fn reader(&self, file: &TableFile) -> ParquetObjectReader {
-        ParquetObjectReader::new(self.store.clone(), file.location.clone()).with_file_size(file.size)
+    pub fn reader(&self, file: &TableFile) -> FileReader {
+        FileReader { store: self.store.clone(), location: file.location.clone(), size: file.size }
     }
 
     /// The file's footer and page index, read at first use.
     pub async fn footer<'a>(&self, file: &'a TableFile) -> Result<&'a ArrowReaderMetadata, ProfilesError> {
-        let load = async || {
+        let mut reader = self.reader(file);
+        let load = async move || {
             let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-            ArrowReaderMetadata::load_async(&mut self.reader(file), options).await
+            ArrowReaderMetadata::load_async(&mut reader, options).await
         };
         file.footer.get_or_try_init(load).await.map_err(|e| file.error(e))
     }
 
     fn table_schema(&self) -> TableSchema {
-        TableSchema::new(self.file_schema.clone(), self.partition.iter().cloned().collect())
+        let partition: Vec<FieldRef> = self.partition.iter().cloned().collect();
+        TableSchema::builder(self.file_schema.clone()).with_table_partition_cols(partition).build()
     }
 
     fn partitioned_file(&self, file: &TableFile) -> PartitionedFile {
@@ -160,8 +165,40 @@ impl TableFiles {
 }
 
 impl TableFile {
-    pub fn error(&self, source: parquet::errors::ParquetError) -> ProfilesError {
+    pub fn error(&self, source: ParquetError) -> ProfilesError {
         ProfilesError::DataFile { file: self.known.path.clone(), source }
+    }
+}
+
+/// Reads ranges of a data file.
+#[derive(Debug)]
+pub(super) struct FileReader {
+    store: Arc<dyn ObjectStore>,
+    location: Path,
+    size: u64,
+}
+
+fn unreadable(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        self.store.get_range(&self.location, range).map_err(unreadable).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.location, &ranges).await.map_err(unreadable) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        let size = self.size;
+        let reader =
+            ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_GUESS));
+        async move { reader.load_and_finish(self, size).await.map(Arc::new) }.boxed()
     }
 }
 

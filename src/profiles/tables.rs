@@ -10,7 +10,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::core::expr_fn::greatest;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, JoinType, LogicalPlanBuilder, SortExpr, lit};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parquet::file::statistics::Statistics;
 use tokio::sync::OnceCell;
 
@@ -195,14 +195,18 @@ impl FieldTable {
     /// Is it certain that no profile has two values of this field? It is when every value founded its profile, which
     /// the footers tell: then a query needs no sort to pick one.
     pub async fn one_value_each(&self) -> Result<bool, ProfilesError> {
-        let check = async || {
-            let all = futures::stream::iter(&self.files.files)
-                .map(|file| self.files.footer(file))
-                .buffer_unordered(FILES_AT_ONCE)
-                .try_all(|footer| std::future::ready(founders_only(footer.metadata())));
-            all.await
-        };
-        self.one_value_each.get_or_try_init(check).await.copied()
+        self.one_value_each.get_or_try_init(|| self.ask_footers().boxed()).await.copied()
+    }
+
+    async fn ask_footers(&self) -> Result<bool, ProfilesError> {
+        let footers: Vec<_> = self.files.files.iter().map(|file| self.files.footer(file).boxed()).collect();
+        let mut footers = futures::stream::iter(footers).buffer_unordered(FILES_AT_ONCE);
+        while let Some(footer) = footers.try_next().await? {
+            if !founders_only(footer.metadata()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

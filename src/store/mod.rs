@@ -300,7 +300,8 @@ impl Store {
         use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
         let kernel: StructType = schema.try_into_kernel()?;
         let configuration = configuration.iter().map(|(k, v)| (k.to_string(), v.clone()));
-        new_metadata(&kernel, partition_columns.iter().copied(), configuration).map_err(|e| Self::delta_error(id, e))
+        new_metadata(&kernel, partition_columns.iter().copied(), configuration)
+            .map_err(|e| StoreError::Corrupt { table: id.folder(), message: e.to_string() })
     }
 
     /// The data files of a loaded table.

@@ -4,17 +4,15 @@
 //! What an index finds is a candidate; the reader compares the row itself, so that two values whose 64-bit hashes
 //! agree cost a second row and never a wrong answer.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::rows::{long, mask};
 use crate::profiles::ProfilesError;
-use crate::profiles::files::{TableFile, TableFiles};
+use crate::profiles::files::TableFiles;
 use crate::store::schema::KEY_HI;
 
 /// What an index of records takes, a row.
@@ -131,20 +129,12 @@ async fn each_batch(
     columns: &[&str],
     mut visit: impl FnMut(&RecordBatch) -> Result<(), String>,
 ) -> Result<(), ProfilesError> {
-    // the next files are opened while one is read
-    let open = |file: &Arc<TableFile>| {
-        let file = file.clone();
-        async move {
-            let footer = table.footer(&file).await?;
-            let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(table.reader(&file), footer.clone())
-                .with_projection(mask(footer, columns))
-                .build()
-                .map_err(|e| file.error(e))?;
-            Ok::<_, ProfilesError>((file, stream))
-        }
-    };
-    let mut opened = futures::stream::iter(&table.files).map(open).buffered(4);
-    while let Some((file, mut batches)) = opened.try_next().await? {
+    for file in &table.files {
+        let footer = table.footer(file).await?;
+        let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(table.reader(file), footer.clone())
+            .with_projection(mask(footer, columns))
+            .build()
+            .map_err(|e| file.error(e))?;
         let mut rows = 0;
         while let Some(batch) = batches.try_next().await.map_err(|e| file.error(e))? {
             rows += batch.num_rows() as u64;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
@@ -148,9 +149,8 @@ impl Lookup {
     pub async fn owner(&self, field: &str, value: &str) -> Result<Option<String>, ProfilesError> {
         self.known_field(field)?;
         let table = &self.tables.identities;
-        let in_field = |file: &_| table.partition_value(file) == Some(field);
         let key = split_hash(xxh3_128(value.as_bytes()));
-        let found = self.identities(rows::by_key(table, in_field, &[key], &IDENTITY_COLUMNS).await?)?;
+        let found = self.identities(rows::by_key(table, Some(field), &[key], &IDENTITY_COLUMNS).await?)?;
         Ok(found.into_iter().find(|identity| identity.value == value).map(|identity| identity.profile_id))
     }
 
@@ -232,7 +232,7 @@ impl Lookup {
         let created_at = time(founder.created_at);
         // newest first, as the wide view chooses
         found.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.value.cmp(&b.value)));
-        let read = self.tables.models.iter().enumerate().map(|(model, _)| self.membership(model, &found));
+        let read: Vec<_> = (0..self.tables.models.len()).map(|model| self.membership(model, &found).boxed()).collect();
         let read = futures::future::try_join_all(read).await?;
         let mut profile = Profile {
             profile_id,
@@ -277,7 +277,7 @@ impl Lookup {
             }
             None => {
                 let keys: Vec<_> = owned.iter().map(|identity| identity.key).collect();
-                rows::by_key(table, |_| true, &keys, &columns).await?
+                rows::by_key(table, None, &keys, &columns).await?
             }
         };
         let mut best: Option<((i64, i64, i64), &RecordBatch, usize)> = None;

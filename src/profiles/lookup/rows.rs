@@ -6,10 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderMetadata, RowFilter, RowSelection};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::file::metadata::ParquetMetaData;
@@ -36,14 +37,14 @@ pub async fn at(files: &TableFiles, rows: &[u32], columns: &[&str]) -> Result<Ve
         let (here, later) = rest.split_at(rest.partition_point(|row| u64::from(*row) < end));
         if !here.is_empty() {
             let here: Vec<u64> = here.iter().map(|row| u64::from(*row) - first).collect();
-            reads.push(read_at(files, file, here, columns));
+            reads.push(read_at(files, file, here, columns).boxed());
         }
         (first, rest) = (end, later);
         if rest.is_empty() {
             break;
         }
     }
-    Ok(futures::future::try_join_all(reads).await?.into_iter().flatten().collect())
+    all(reads).await
 }
 
 async fn read_at(
@@ -74,79 +75,96 @@ async fn read_at(
     scan.run(files, file, footer, columns).await
 }
 
-/// The rows with one of these split key hashes, among the files that `wanted` lets through.
+/// The rows with one of these split key hashes; `partition`: only in that partition.
 pub async fn by_key(
     files: &TableFiles,
-    wanted: impl Fn(&TableFile) -> bool,
+    partition: Option<&str>,
     keys: &[(i64, i64)],
     columns: &[&str],
 ) -> Result<Vec<Found>, ProfilesError> {
     let (Some(low), Some(high)) = (keys.iter().min().map(|k| k.0), keys.iter().max().map(|k| k.0)) else {
         return Ok(Vec::new());
     };
-    let candidates = files.files.iter().filter(|file| wanted(file) && file.known.may_hold(low, high));
-    let reads = candidates.map(async |file| {
-        let footer = files.footer(file).await?;
-        let Some(key_column) = column_index(footer, KEY_HI) else { return Ok(Vec::new()) };
-        let within = |min: i64, max: i64| keys.iter().any(|(hi, _)| (min..=max).contains(hi));
-        let (groups, selection) = groups_and_pages(footer.metadata(), key_column, within);
-        if groups.is_empty() {
-            return Ok(Vec::new());
+    let mut reads = Vec::new();
+    for file in &files.files {
+        let in_partition = partition.is_none() || files.partition_value(file) == partition;
+        if in_partition && file.known.may_hold(low, high) {
+            reads.push(read_keys(files, file, keys, columns).boxed());
         }
-        let keys = keys.to_vec();
-        let mask = mask(footer, &[KEY_HI, KEY_LO]);
-        let filter = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
-            let (hi, lo) = (long(&batch, KEY_HI)?, long(&batch, KEY_LO)?);
-            Ok(hi.iter().zip(lo).map(|key| Some(keys.contains(&(*key.0, *key.1)))).collect::<BooleanArray>())
-        });
-        let filter = Some(RowFilter::new(vec![Box::new(filter)]));
-        Scan { groups, selection, filter, batch: 8192 }.run(files, file, footer, columns).await
+    }
+    all(reads).await
+}
+
+async fn read_keys(
+    files: &TableFiles,
+    file: &Arc<TableFile>,
+    keys: &[(i64, i64)],
+    columns: &[&str],
+) -> Result<Vec<Found>, ProfilesError> {
+    let footer = files.footer(file).await?;
+    let Some(key_column) = column_index(footer, KEY_HI) else { return Ok(Vec::new()) };
+    let within = |min: i64, max: i64| keys.iter().any(|(hi, _)| (min..=max).contains(hi));
+    let (groups, selection) = groups_and_pages(footer.metadata(), key_column, within);
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys = keys.to_vec();
+    let filter = ArrowPredicateFn::new(mask(footer, &[KEY_HI, KEY_LO]), move |batch: RecordBatch| {
+        let (hi, lo) = (long(&batch, KEY_HI)?, long(&batch, KEY_LO)?);
+        Ok(hi.iter().zip(lo).map(|key| Some(keys.contains(&(*key.0, *key.1)))).collect::<BooleanArray>())
     });
-    let all = futures::stream::iter(reads).buffer_unordered(FILES_AT_ONCE);
-    all.try_fold(Vec::new(), |mut all, found| async move {
-        all.extend(found);
-        Ok(all)
-    })
-    .await
+    let filter = Some(RowFilter::new(vec![Box::new(filter)]));
+    Scan { groups, selection, filter, batch: 8192 }.run(files, file, footer, columns).await
 }
 
 /// The rows whose string column `name` has this value.
 pub async fn by_text(
     files: &TableFiles,
-    name: &'static str,
+    name: &str,
     value: &str,
     columns: &[&str],
 ) -> Result<Vec<Found>, ProfilesError> {
-    let reads = files.files.iter().map(async |file| {
-        let footer = files.footer(file).await?;
-        let Some(index) = column_index(footer, name) else { return Ok(Vec::new()) };
-        let may_hold = |group: &usize| match footer.metadata().row_group(*group).column(index).statistics() {
-            Some(Statistics::ByteArray(values)) => {
-                // a shortened bound is still a bound
-                let above = values.min_opt().is_none_or(|min| min.data() <= value.as_bytes());
-                above && values.max_opt().is_none_or(|max| max.data() >= value.as_bytes())
-            }
-            _ => true,
-        };
-        let groups: Vec<usize> = (0..footer.metadata().num_row_groups()).filter(may_hold).collect();
-        if groups.is_empty() {
-            return Ok(Vec::new());
+    all(files.files.iter().map(|file| read_text(files, file, name, value, columns).boxed()).collect()).await
+}
+
+async fn read_text(
+    files: &TableFiles,
+    file: &Arc<TableFile>,
+    name: &str,
+    value: &str,
+    columns: &[&str],
+) -> Result<Vec<Found>, ProfilesError> {
+    let footer = files.footer(file).await?;
+    let Some(index) = column_index(footer, name) else { return Ok(Vec::new()) };
+    let may_hold = |group: &usize| match footer.metadata().row_group(*group).column(index).statistics() {
+        Some(Statistics::ByteArray(values)) => {
+            // a shortened bound is still a bound
+            let above = values.min_opt().is_none_or(|min| min.data() <= value.as_bytes());
+            above && values.max_opt().is_none_or(|max| max.data() >= value.as_bytes())
         }
-        let value = value.to_string();
-        let filter = ArrowPredicateFn::new(mask(footer, &[name]), move |batch: RecordBatch| {
-            let scalar = arrow::array::StringArray::new_scalar(&value);
-            let texts = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
-            arrow::compute::kernels::cmp::eq(&texts, &scalar)
-        });
-        let filter = Some(RowFilter::new(vec![Box::new(filter)]));
-        Scan { groups, selection: None, filter, batch: 8192 }.run(files, file, footer, columns).await
+        _ => true,
+    };
+    let groups: Vec<usize> = (0..footer.metadata().num_row_groups()).filter(may_hold).collect();
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let value = StringArray::new_scalar(value);
+    let filter = ArrowPredicateFn::new(mask(footer, &[name]), move |batch: RecordBatch| {
+        let texts = arrow::compute::cast(batch.column(0), &DataType::Utf8)?;
+        arrow::compute::kernels::cmp::eq(&texts, &value)
     });
-    let all = futures::stream::iter(reads).buffer_unordered(FILES_AT_ONCE);
-    all.try_fold(Vec::new(), |mut all, found| async move {
-        all.extend(found);
-        Ok(all)
-    })
-    .await
+    let filter = Some(RowFilter::new(vec![Box::new(filter)]));
+    Scan { groups, selection: None, filter, batch: 8192 }.run(files, file, footer, columns).await
+}
+
+/// What all these reads find, some at a time.
+async fn all(reads: Vec<BoxFuture<'_, Result<Vec<Found>, ProfilesError>>>) -> Result<Vec<Found>, ProfilesError> {
+    let mut found = Vec::new();
+    let mut reads = futures::stream::iter(reads).buffer_unordered(FILES_AT_ONCE);
+    while let Some(more) = reads.try_next().await? {
+        found.extend(more);
+    }
+    Ok(found)
 }
 
 struct Scan {

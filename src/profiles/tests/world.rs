@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::StoreLocation;
 use crate::profiles::{ModelShape, ProfileReader};
-use crate::store::schema::{self, KEY_HI, KEY_LO, split_hash};
+use crate::store::schema::{self, KEY_HI, split_hash};
 use crate::store::{Commit, Cut, StagedFile, Store, TableId};
 use crate::values::ValueType;
 use crate::values::json::{cell_to_json, timestamp};
@@ -299,8 +299,9 @@ pub async fn rows(reader: &ProfileReader, query: &str) -> Vec<Value> {
 pub fn json_rows(batches: &[RecordBatch]) -> Vec<Value> {
     let mut rows = Vec::new();
     for batch in batches {
+        let schema = batch.schema();
         for row in 0..batch.num_rows() {
-            let cells = batch.schema().fields().iter().zip(batch.columns()).map(|(field, column)| {
+            let cells = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
                 let value_type = ValueType::of(field).unwrap();
                 (field.name().clone(), cell_to_json(column.as_ref(), row, value_type))
             });
