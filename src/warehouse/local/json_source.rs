@@ -1,7 +1,6 @@
 //! Reads JSON that DataFusion's own reader refuses: arrays, objects over several lines, columns that mix text with
 //! numbers, columns of no one shape.
 
-use datafusion::common::GetExt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
