@@ -9,7 +9,7 @@
 //! Actors: a run *stages* data files (they exist, nobody sees them) and then *commits* them by one entry in a Delta
 //! log. Invariants: a commit lands on exactly the version it was prepared for or not at all; data files live in a
 //! folder named after the run, so that what a crash left behind can be found; no reader feature beyond Delta's first
-//! protocol is used, since common readers refuse the later ones (`docs/adr/0002-…`).
+//! protocol is used, since common readers refuse the later ones (`docs/adr/0001-record-stores-are-rewritten-by-file.md`).
 
 pub mod data_file;
 pub mod schema;

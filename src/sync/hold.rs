@@ -136,6 +136,7 @@ impl Engine {
         };
         let rewrite = Arc::new(Rewrite::new(&cx, &links, &old, None, true, owners, false));
         self.in_tasks(|| Arc::clone(&rewrite).work()).await?;
+        fail::fail_point!("after-rewrite");
 
         let totals = std::mem::take(&mut *cx.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         report.removed = removed;

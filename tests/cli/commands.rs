@@ -34,7 +34,7 @@ fn outside_a_project_the_error_says_what_to_do() {
 #[test]
 fn every_fault_of_a_project_is_reported_at_once_with_its_place() {
     let project = Project::with_people(&[person("ada", "London", 1)]);
-    project.write("models/people.yml", "name: People\nconection: files\nprimary_key: email\nexternal_key: phone\nactivated_fields: city\nschedule: every 5s\n");
+    project.write("models/people.yml", "name: People\nconection: files\nprimary_key: email\nexternal_key: phone\nactivated_fields: 5\nschedule: every 5s\n");
     project.model("other", PEOPLE, "");
     let ran = project.cc(&["check", "--output", "json"]);
     assert_eq!(ran.code, Some(2));
@@ -98,8 +98,8 @@ fn a_result_larger_than_memory_is_compared_exactly() {
     let config = PEOPLE.replace("[city, spent]", "[city, spent, pad]");
     let sql = |from: i64, to: i64, modulo: i64| {
         format!(
-            "SELECT 'p' || value || '@example.com' AS email, 'city ' || value % 1000 AS city, value + CASE WHEN value % {modulo} = 0 THEN 1 ELSE 0 END AS spent, \
-             repeat('x', 40) || value AS pad FROM generate_series({from}, {to})"
+            "SELECT concat('p', value, '@example.com') AS email, concat('city ', value % 1000) AS city, value + CASE WHEN value % {modulo} = 0 THEN 1 ELSE 0 END AS spent, \
+             concat(repeat('x', 40), value) AS pad FROM generate_series({from}, {to})"
         )
     };
     project.rows("people", &[person("ada", "London", 1)]);

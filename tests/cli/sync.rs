@@ -60,7 +60,8 @@ fn files_below(folder: &std::path::Path) -> Vec<(String, u64)> {
 fn rows_without_a_key_or_with_one_twice_are_set_aside_and_the_key_keeps_its_state() {
     let project = Project::with_people(&[person("ada", "London", 1), person("bob", "Bonn", 2)]);
     project.run(&[]);
-    let mut rows = vec![person("ada", "Rome", 9), person("ADA ", "Oslo", 8), person("bob", "Bonn", 2)];
+    let mut rows = vec![person("ada", "Rome", 9), person("bob", "Bonn", 2)];
+    rows.push(json!({ "email": " ADA@example.com ", "city": "Oslo", "spent": 8 }));
     rows.push(json!({ "email": null, "city": "Nowhere", "spent": 0 }));
     rows.push(json!({ "email": "  ", "city": "Nowhere", "spent": 0 }));
     rows.push(person("new", "Nice", 1));
@@ -96,7 +97,7 @@ fn values_that_do_not_fit_are_set_aside_row_by_row() {
     let report = project.run(&[]);
     assert_eq!(counts(&report, ["removed", "changed", "quarantined"]), [0, 0, 1]);
     let attributes = &project.profile("email", "a@x.y")["attributes"];
-    assert_eq!(attributes["cc_people_spent"].to_string().trim_matches('"'), "1.50");
+    assert_eq!(attributes["cc_people_spent"].to_string().trim_matches('"').parse(), Ok(1.5));
 }
 
 #[test]
@@ -267,6 +268,7 @@ fn a_plan_says_what_the_run_then_does_and_writes_nothing() {
 fn many_small_runs_leave_few_files() {
     let mut rows: Vec<Value> = vec![person("p0", "x", 0)];
     let project = Project::with_people(&rows);
+    project.run(&[]);
     for run in 1..=14 {
         rows.push(person(&format!("p{run}"), "x", run));
         project.rows("people", &rows);
