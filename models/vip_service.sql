@@ -9,18 +9,18 @@ WITH spending AS (
     FROM purchases
     GROUP BY customer_id
 ),
-best AS (
+ranked AS (
     SELECT *, row_number() OVER (ORDER BY spent DESC NULLS LAST, customer_id) AS place
     FROM spending
 )
 SELECT
     customers.email,
-    best.place                                                       AS spending_place,
+    ranked.place                                                    AS spending_place,
     products.brand || ' ' || products.model                         AS last_product,
     purchases.amount                                                AS last_amount,
     purchases.purchased_at                                          AS last_purchase_at
-FROM best
-JOIN purchases ON purchases.purchase_id = best.last_purchase_id
+FROM ranked
+JOIN purchases ON purchases.purchase_id = ranked.last_purchase_id
 JOIN products ON products.product_id = purchases.product_id
-JOIN customers ON customers.customer_id = best.customer_id
-WHERE best.place <= 100
+JOIN customers ON customers.customer_id = ranked.customer_id
+WHERE ranked.place <= 100

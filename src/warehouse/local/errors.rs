@@ -40,6 +40,11 @@ pub(super) fn from_datafusion(error: &DataFusionError) -> WarehouseError {
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) | DataFusionError::Substrait(_) => {
             WarehouseError::bug(message(root))
         }
+        // the parser's own words say where
+        DataFusionError::SQL(e, _) => {
+            let text = e.to_string();
+            return WarehouseError::sql(text.trim_start_matches("sql parser error: "));
+        }
         DataFusionError::SchemaError(e, _) => {
             let mapped = WarehouseError::sql(message(root));
             match e.as_ref() {

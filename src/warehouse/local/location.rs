@@ -9,6 +9,7 @@ use object_store::prefix::PrefixStore;
 use url::Url;
 
 use super::errors;
+use super::read_only::ReadOnly;
 use crate::warehouse::WarehouseError;
 
 /// The variables that an object store's client is configured from.
@@ -55,21 +56,23 @@ impl Location {
         let variables =
             std::env::vars().filter(|(name, _)| STORE_VARIABLES.iter().any(|prefix| name.starts_with(prefix)));
         let (store, prefix) =
-            object_store::parse_url_opts(&url, variables).map_err(|e| errors::from_object_store(&e))?;
+            object_store::parse_url_opts(&url, variables).map_err(|e| fault(&format!("cannot be used: {e}")))?;
         let mut shown = url;
         shown.set_query(None);
-        Ok(Self::Store { store: Arc::new(PrefixStore::new(store, prefix)), shown: shown.to_string() })
+        let store = Arc::new(PrefixStore::new(store, prefix));
+        Ok(Self::Store { store, shown: shown.to_string() })
     }
 
-    /// The store, rooted at this location.
+    /// The store, rooted at this location; nothing can be written to it.
     pub(super) async fn open(&self) -> Result<Arc<dyn ObjectStore>, WarehouseError> {
         let path = match self {
-            Self::Store { store, .. } => return Ok(Arc::clone(store)),
+            Self::Store { store, .. } => return Ok(Arc::new(ReadOnly::new(Arc::clone(store), false))),
             Self::Directory(path) => path,
         };
         match tokio::fs::metadata(path).await {
             Ok(found) if found.is_dir() => {
-                Ok(Arc::new(LocalFileSystem::new_with_prefix(path).map_err(|e| errors::from_object_store(&e))?))
+                let store = LocalFileSystem::new_with_prefix(path).map_err(|e| errors::from_object_store(&e))?;
+                Ok(Arc::new(ReadOnly::new(Arc::new(store), true)))
             }
             Ok(_) => Err(WarehouseError::configuration(format!("{} is a file, not a directory", path.display()))
                 .with_hint("set `path` to the directory that holds it; the file is then a table")),

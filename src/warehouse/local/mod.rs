@@ -16,7 +16,8 @@
 //! (asking [`csv`] or [`json`] for its schema), [`session`] plans one reading statement, [`errors`] says what went wrong.
 //!
 //! Invariants:
-//! - nothing outside `path` can be read: the store handed to DataFusion is rooted there;
+//! - nothing outside `path` can be read, and nothing written: the store handed to DataFusion is rooted there, and
+//!   read-only;
 //! - an operation sees what is there now: nothing but inferred schemas is kept, and those only while the files they
 //!   were inferred from are the same;
 //! - a table that a query does not name is not opened;
@@ -31,6 +32,7 @@ mod json;
 mod json_shape;
 mod json_source;
 mod location;
+mod read_only;
 #[cfg(test)]
 mod sample_tests;
 mod session;

@@ -13,9 +13,6 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use deltalake::DeltaTableBuilder;
-use deltalake::logstore::{
-    LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
-};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
@@ -115,10 +112,11 @@ pub(super) struct Traits {
     pub as_text: BTreeSet<String>,
 }
 
-/// The root of the store that a session reads, as a URL. A scheme of our own: nothing else is registered under it.
+/// The root of the store that a session reads, as a URL. The scheme says nothing of where the files are: it is one that
+/// Delta Lake knows and that nothing else is registered under.
 pub(super) fn root_url() -> Url {
     #[expect(clippy::unwrap_used, reason = "a constant")]
-    Url::parse("warehouse://files/").unwrap()
+    Url::parse("memory:///").unwrap()
 }
 
 /// Names that tools use for what is no data (`_SUCCESS`, `.part.crc`, `_delta_log`).
@@ -362,27 +360,7 @@ fn urls_of(
     files.iter().map(|file| url(&file.location, "")).collect()
 }
 
-/// Delta asks a registry by URL scheme how to keep a log; ours is the common way.
-struct PlainLog;
-
-impl LogStoreFactory for PlainLog {
-    fn with_options(
-        &self,
-        prefixed_store: ObjectStoreRef,
-        root_store: ObjectStoreRef,
-        location: &Url,
-        options: &StorageConfig,
-    ) -> deltalake::DeltaResult<Arc<dyn LogStore>> {
-        Ok(default_logstore(prefixed_store, root_store, location, options))
-    }
-}
-
 async fn open_delta(catalog: &Catalog, folder: &Path) -> Result<Arc<dyn TableProvider>, WarehouseError> {
-    let mut scheme = root_url();
-    scheme.set_path("");
-    if let Ok(scheme) = Url::parse(&format!("{}://", scheme.scheme())) {
-        logstore_factories().insert(scheme, Arc::new(PlainLog));
-    }
     let mut url = root_url();
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.clear().extend(folder.parts().map(|part| part.as_ref().to_owned()));
