@@ -344,6 +344,7 @@ pub struct DiffWorker {
     hasher: RowHasher,
     pending: SpillBuffer,
     changed: SpillBuffer,
+    found: Vec<Option<(u128, u32)>>,
 }
 
 impl DiffWorker {
@@ -351,7 +352,7 @@ impl DiffWorker {
     pub fn new(shared: Arc<Differ>, buffer_bytes: usize) -> Self {
         let pending = SpillBuffer::new(shared.pending.clone(), buffer_bytes / 2);
         let changed = SpillBuffer::new(shared.changed.clone(), buffer_bytes / 2);
-        Self { shared, hasher: RowHasher::default(), pending, changed }
+        Self { shared, hasher: RowHasher::default(), pending, changed, found: Vec::new() }
     }
 
     /// Compares one batch.
@@ -363,6 +364,8 @@ impl DiffWorker {
         let mut pending: Vec<(u32, u32, u32)> = Vec::new();
         let mut changed: Vec<(u32, u32)> = Vec::new();
         let mut bad = batch.bad.iter().peekable();
+        // a key of a partition that is not resident is never found, for its old row is not in the index
+        shared.index.find_all(&batch.keys, &mut self.found);
         for (row, (key, hash)) in batch.keys.iter().zip(&hashes).enumerate() {
             let reason = bad.next_if(|(at, _)| *at == row).map(|(_, reason)| reason);
             let Some(key) = *key else {
@@ -372,9 +375,7 @@ impl DiffWorker {
             if let Some(reason) = reason {
                 shared.note(Fault::Unconvertible, 1, Some(&key_text(batch, row)), reason);
             }
-            let partition = Differ::partition_of(key);
-            let found = if partition < shared.resident { shared.index.find(key) } else { None };
-            match found {
+            match self.found[row] {
                 Some((old_hash, number)) => {
                     let seen = shared.seen(reason.is_some(), old_hash, *hash);
                     let before = shared.old.meet(number, seen);
@@ -384,7 +385,7 @@ impl DiffWorker {
                         changed.push((number, row as u32));
                     }
                 }
-                None => pending.push((partition as u32, row as u32, u32::from(reason.is_some()))),
+                None => pending.push((Differ::partition_of(key) as u32, row as u32, u32::from(reason.is_some()))),
             }
         }
         if !pending.is_empty() {

@@ -94,11 +94,17 @@ impl OldRows {
 /// Key hash -> row hash and row number, for the rows whose key hash lies in a range.
 #[derive(Debug, Default)]
 pub struct HashIndex {
-    keys: Vec<u128>,
-    rows: Vec<u128>,
+    entries: Vec<Entry>,
     numbers: Vec<u32>,
-    /// Open addressing on the key hash's low bits; [`EMPTY`] or an index into the other three.
+    /// Open addressing on the key hash's low bits; [`EMPTY`] or an index into the other two.
     slots: Vec<u32>,
+}
+
+/// Key and row hash lie together: a key that is found is mostly compared at once.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: u128,
+    row: u128,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -118,8 +124,7 @@ impl HashIndex {
             (0..old.files.len()).filter(|file| old.files[*file].may_hold(low_hi, high_hi)).collect();
         let expected: u64 = if low == 0 && high == u128::MAX { old.len() as u64 } else { 0 };
         let mut index = Self::default();
-        index.keys.reserve_exact(expected as usize);
-        index.rows.reserve_exact(expected as usize);
+        index.entries.reserve_exact(expected as usize);
         index.numbers.reserve_exact(expected as usize);
         let mut parts = futures::stream::iter(wanted)
             .map(|file| {
@@ -131,9 +136,8 @@ impl HashIndex {
                 }
             })
             .buffer_unordered(threads);
-        while let Some((keys, rows, numbers)) = parts.try_next().await? {
-            index.keys.extend_from_slice(&keys);
-            index.rows.extend_from_slice(&rows);
+        while let Some((entries, numbers)) = parts.try_next().await? {
+            index.entries.extend_from_slice(&entries);
             index.numbers.extend_from_slice(&numbers);
         }
         drop(parts);
@@ -142,11 +146,11 @@ impl HashIndex {
     }
 
     fn build_slots(&mut self) {
-        let capacity = (self.keys.len() + self.keys.len() / 2).next_power_of_two().max(16);
+        let capacity = (self.entries.len() + self.entries.len() / 2).next_power_of_two().max(16);
         self.slots = vec![EMPTY; capacity];
         let mask = capacity - 1;
-        for (position, key) in self.keys.iter().enumerate() {
-            let mut slot = *key as usize & mask;
+        for (position, entry) in self.entries.iter().enumerate() {
+            let mut slot = entry.key as usize & mask;
             while self.slots[slot] != EMPTY {
                 slot = (slot + 1) & mask;
             }
@@ -155,11 +159,11 @@ impl HashIndex {
     }
 
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.entries.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.entries.is_empty()
     }
 
     /// The old row of that key: its row hash and its number.
@@ -167,26 +171,57 @@ impl HashIndex {
         if self.slots.is_empty() {
             return None;
         }
+        self.find_from(key, key as usize & (self.slots.len() - 1))
+    }
+
+    fn find_from(&self, key: u128, mut slot: usize) -> Option<(u128, u32)> {
         let mask = self.slots.len() - 1;
-        let mut slot = key as usize & mask;
         loop {
-            match self.slots[slot] {
-                EMPTY => return None,
-                position if self.keys[position as usize] == key => {
-                    return Some((self.rows[position as usize], self.numbers[position as usize]));
-                }
-                _ => slot = (slot + 1) & mask,
+            let position = self.slots[slot];
+            if position == EMPTY {
+                return None;
             }
+            let entry = &self.entries[position as usize];
+            if entry.key == key {
+                return Some((entry.row, self.numbers[position as usize]));
+            }
+            slot = (slot + 1) & mask;
         }
+    }
+
+    /// [`HashIndex::find`] of many keys. Each step runs over all keys before the next one begins, so that the memory
+    /// accesses, nearly all of which miss the caches, overlap.
+    pub fn find_all(&self, keys: &[Option<u128>], found: &mut Vec<Option<(u128, u32)>>) {
+        found.clear();
+        if self.slots.is_empty() {
+            found.resize(keys.len(), None);
+            return;
+        }
+        let mask = self.slots.len() - 1;
+        let positions: Vec<u32> =
+            keys.iter().map(|key| key.map_or(EMPTY, |key| self.slots[key as usize & mask])).collect();
+        let none = Entry { key: 0, row: 0 };
+        let entries: Vec<Entry> =
+            positions.iter().map(|position| self.entries.get(*position as usize).copied().unwrap_or(none)).collect();
+        found.extend(keys.iter().zip(positions).zip(entries).map(|((key, position), entry)| {
+            let key = (*key)?;
+            if position == EMPTY {
+                None
+            } else if entry.key == key {
+                Some((entry.row, self.numbers[position as usize]))
+            } else {
+                self.find_from(key, (key as usize + 1) & mask)
+            }
+        }));
     }
 
     /// Key hash and row number of every row held.
     pub fn entries(&self) -> impl Iterator<Item = (u128, u32)> + '_ {
-        self.keys.iter().copied().zip(self.numbers.iter().copied())
+        self.entries.iter().map(|entry| entry.key).zip(self.numbers.iter().copied())
     }
 }
 
-type Hashes = (Vec<u128>, Vec<u128>, Vec<u32>);
+type Hashes = (Vec<Entry>, Vec<u32>);
 
 async fn load_file(
     store: &Store,
@@ -200,8 +235,8 @@ async fn load_file(
     let options = ReadOptions { columns: Some(columns), selection: None, batch_rows: Some(32_768) };
     let mut batches = read_file(store, table, &old.files[file], options).await?;
     let rows = old.files[file].rows as usize;
-    let (mut keys, mut hashes, mut numbers) =
-        (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let mut entries = Vec::with_capacity(if low == 0 && high == u128::MAX { rows } else { 0 });
+    let mut numbers = Vec::with_capacity(entries.capacity());
     let mut number = old.rows_of(file).start as u32;
     while let Some(batch) = batches.try_next().await? {
         let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().values().as_ref();
@@ -210,14 +245,13 @@ async fn load_file(
         for row in 0..batch.num_rows() {
             let key = join_hash(key_hi[row], key_lo[row]);
             if (low..=high).contains(&key) {
-                keys.push(key);
-                hashes.push(join_hash(row_hi[row], row_lo[row]));
+                entries.push(Entry { key, row: join_hash(row_hi[row], row_lo[row]) });
                 numbers.push(number);
             }
             number += 1;
         }
     }
-    Ok((keys, hashes, numbers))
+    Ok((entries, numbers))
 }
 
 #[cfg(test)]
@@ -229,13 +263,17 @@ mod tests {
         fn the_index_finds_what_a_map_finds(entries: std::collections::HashMap<u128, u128>, probes: Vec<u128>) {
             let mut index = HashIndex::default();
             for (number, (key, row)) in entries.iter().enumerate() {
-                index.keys.push(*key);
-                index.rows.push(*row);
+                index.entries.push(Entry { key: *key, row: *row });
                 index.numbers.push(number as u32);
             }
             index.build_slots();
-            for key in entries.keys().chain(&probes) {
-                proptest::prop_assert_eq!(index.find(*key).map(|found| found.0), entries.get(key).copied());
+            let asked: Vec<Option<u128>> = entries.keys().chain(&probes).copied().map(Some).chain([None]).collect();
+            let mut all = Vec::new();
+            index.find_all(&asked, &mut all);
+            for (key, found) in asked.iter().zip(all) {
+                let wanted = key.and_then(|key| entries.get(&key).copied());
+                proptest::prop_assert_eq!(found.map(|found| found.0), wanted);
+                proptest::prop_assert_eq!(key.and_then(|key| index.find(key)), found);
             }
         }
     }

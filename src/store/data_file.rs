@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{max, min};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -24,7 +24,7 @@ use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::schema::{KEY_HI, KEY_LO, ROW_HI, ROW_LO};
+use super::schema::{KEY_HI, KEY_LO, ROW_HI, ROW_LO, SINCE};
 use super::{DataFile, StagedFile, Store, StoreError, TableId};
 
 /// A data file is closed once it has so many rows: small enough that a rewrite for a few changes stays cheap and that
@@ -51,8 +51,7 @@ impl DataFileWriter {
     ) -> Result<Self, StoreError> {
         let path = format!("{run_id}/{}.parquet", uuid::Uuid::new_v4().simple());
         let upload = BufWriter::with_capacity(store.object_store().clone(), store.path(table, &path), UPLOAD_BYTES);
-        let key_column = schema.field(0).name().clone();
-        let writer = AsyncArrowWriter::try_new(upload, schema, Some(properties(&key_column)))?;
+        let writer = AsyncArrowWriter::try_new(upload, schema.clone(), Some(properties(table, &schema)))?;
         let partition = partition.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
         let staged = StagedFile { path, size: 0, rows: 0, hash_range: None, partition, written_at: now };
         Ok(Self { writer, staged })
@@ -89,13 +88,26 @@ impl DataFileWriter {
     }
 }
 
-fn properties(key_column: &str) -> WriterProperties {
+fn properties(table: &TableId, schema: &Schema) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::LZ4_RAW)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_created_by(concat!("cloud-connect ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_column_dictionary_enabled(ColumnPath::from(key_column), false);
+        .set_created_by(concat!("cloud-connect ", env!("CARGO_PKG_VERSION")).to_string());
+    for (position, field) in schema.fields().iter().enumerate() {
+        // a dictionary of values that hardly repeat costs time and is given up in the end; keys never do
+        let repeats = match (table, field.data_type()) {
+            (TableId::Records(_), DataType::Timestamp(..)) => field.name() == SINCE,
+            (TableId::Records(_), DataType::Float64 | DataType::Decimal128(..)) => false,
+            (TableId::Records(_), _) => position > 0,
+            // one run and one moment a file, few kinds of change; everything else is of one profile
+            (_, DataType::Utf8) => ["run_id", "change"].contains(&field.name().as_str()),
+            _ => true,
+        };
+        if !repeats {
+            builder = builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+        }
+    }
     for hash in [KEY_HI, KEY_LO, ROW_HI, ROW_LO] {
         // hashes do not compress and do not repeat
         let column = ColumnPath::from(hash);

@@ -22,6 +22,8 @@ mod publishing;
 pub mod report;
 mod rewrite;
 mod run;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -147,6 +147,11 @@ fn convert_column(
             found: source_type.to_string(),
             wanted: target.value_type,
         });
+    }
+    if *source_type == DataType::Timestamp(TimeUnit::Microsecond, None) && target.value_type == ValueType::Timestamp {
+        // without a zone it is taken as UTC: the same numbers, which a cast would work through one by one
+        let utc = source.as_primitive::<TimestampMicrosecondType>().clone().with_timezone("UTC");
+        return Ok(Arc::new(utc));
     }
     let safe = CastOptions { safe: true, ..Default::default() };
     let converted = match (source_type, target.value_type) {
