@@ -15,6 +15,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SessionState;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Expr, JoinType, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType, lit,
@@ -273,7 +274,8 @@ async fn finish(
     let Some(state) = state.as_any().downcast_ref::<SessionState>() else {
         return state.create_physical_plan(&plan.build()?).await;
     };
-    let mut state = state.clone();
+    // the rules that improve a physical plan run once, over the query's whole plan: some refuse to see a join twice
+    let mut state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(vec![]).build();
     // hash joins are faster but cannot spill; sorts can
     state.config_mut().options_mut().optimizer.prefer_hash_join = hash_joins;
     state.create_physical_plan(&plan.build()?).await
