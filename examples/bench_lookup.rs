@@ -19,19 +19,21 @@ use arrow::array::{
 use arrow::datatypes::SchemaRef;
 use cloud_connect::config::StoreLocation;
 use cloud_connect::profiles::{LookupOptions, ModelShape, ProfileReader};
-use cloud_connect::store::schema::{identities_schema, records_schema, result_schema, split_hash, with_partition};
+use cloud_connect::store::schema::{
+    KEY_HI, KEY_LO, ROW_HI, ROW_LO, identities_schema, records_schema, result_schema, split_hash, with_partition,
+};
 use cloud_connect::store::{Commit, Cut, StagedFile, Store, TableId};
 use cloud_connect::values::ValueType;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
-const FILES: usize = 16;
+const FILE_ROWS: usize = 262_144;
 const LOOKUPS: u64 = 20_000;
 const MEMORY_LIMIT: u64 = 512 << 20;
 /// Microseconds; when everything began.
@@ -199,13 +201,21 @@ async fn stage_all(
     page_rows: usize,
     batch: impl Fn(&[Key]) -> Fallible<RecordBatch>,
 ) -> Fallible<Vec<StagedFile>> {
-    let properties = WriterProperties::builder()
+    // as `store::data_file` writes
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::LZ4_RAW)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(131_072))
         .set_data_page_row_count_limit(page_rows)
-        .set_write_batch_size(page_rows.min(1024))
-        .build();
+        .set_write_batch_size(page_rows.min(1024));
+    for hash in [KEY_HI, KEY_LO, ROW_HI, ROW_LO] {
+        properties = properties
+            .set_column_dictionary_enabled(hash.into(), false)
+            .set_column_compression(hash.into(), Compression::UNCOMPRESSED);
+    }
+    let properties = properties.build();
     let mut staged = Vec::new();
-    for (number, keys) in keys.chunks(keys.len().div_ceil(FILES).max(1)).enumerate() {
+    for (number, keys) in keys.chunks(FILE_ROWS).enumerate() {
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch(&[])?.schema(), Some(properties.clone()))?;
         for part in keys.chunks(50_000) {
@@ -237,15 +247,7 @@ fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
 
 fn identities(field: &str, keys: &[Key]) -> Fallible<RecordBatch> {
     let founder = field == "user_id";
-    // version 7, as in production: the ids of profiles made later are larger
-    let id = |key: &Key| {
-        uuid::Uuid::from_u128(
-            (0x0197_0000_0000u128 + u128::from(key.1 / 1000)) << 80
-                | 0x7000_8000_0000_0000_0000
-                | u128::from(xxh3_64(&key.1.to_le_bytes()) >> 2),
-        )
-        .to_string()
-    };
+    let id = |key: &Key| uuid::Uuid::from_u128(xxh3_128(&key.1.to_le_bytes())).to_string();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(keys.iter().map(id))),
         Arc::new(StringArray::from_iter_values(keys.iter().map(|key| value(field, key.1)))),

@@ -25,7 +25,8 @@ const PARTITION_BYTES: u64 = 64 << 20;
 /// A session with the tables that [`super`] lists.
 pub(super) fn open(store: &Store, tables: &Arc<Tables>, memory_limit: u64) -> Result<SessionContext, ProfilesError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let partitions = threads.min(memory_limit / PARTITION_BYTES).max(1);
+    // the planner takes a sort-merge join only when it may partition, so never fewer than two
+    let partitions = threads.min(memory_limit / PARTITION_BYTES).max(2);
     let mut config = SessionConfig::new()
         .with_information_schema(true)
         .with_target_partitions(partitions as usize)
