@@ -178,11 +178,10 @@ impl Catalog {
 
     /// The newest record-store version that is visible.
     pub async fn published_version(&self, model: &str) -> Result<Option<Version>, CatalogError> {
-        let version: Option<i64> =
-            sqlx::query_scalar("SELECT MAX(records_version) FROM publications WHERE model = ?1")
-                .bind(model)
-                .fetch_one(&self.pool)
-                .await?;
+        let version: Option<i64> = sqlx::query_scalar("SELECT MAX(records_version) FROM publications WHERE model = ?1")
+            .bind(model)
+            .fetch_one(&self.pool)
+            .await?;
         Ok(version.map(|v| v as Version))
     }
 
@@ -201,11 +200,13 @@ impl Catalog {
 
     /// Marks a run whose process is gone.
     pub async fn interrupted(&self, run_id: &str, now: DateTime<Utc>) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE runs SET status = 'interrupted', finished_at = ?2 WHERE run_id = ?1 AND status = 'running'")
-            .bind(run_id)
-            .bind(now.timestamp_micros())
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "UPDATE runs SET status = 'interrupted', finished_at = ?2 WHERE run_id = ?1 AND status = 'running'",
+        )
+        .bind(run_id)
+        .bind(now.timestamp_micros())
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 

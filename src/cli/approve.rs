@@ -35,10 +35,12 @@ impl Approve {
 
 /// Keep the rows whose removal a run held
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The rows stay as they are. The next run compares anew, and holds them again if they are still missing.
+#[command(
+    after_help = "The rows stay as they are. The next run compares anew, and holds them again if they are still missing.
 
 Examples:
-  cloud-connect reject 019a8c5e")]
+  cloud-connect reject 019a8c5e"
+)]
 pub struct Reject {
     /// The held run
     id: String,

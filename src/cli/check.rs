@@ -47,7 +47,8 @@ impl Check {
                         .iter()
                         .map(|f| serde_json::json!({ "name": f.name(), "type": ValueType::of(f).map(|t| t.to_string()) }))
                         .collect();
-                    described.push(serde_json::json!({ "model": model.slug, "ok": found.is_empty(), "columns": columns }));
+                    described
+                        .push(serde_json::json!({ "model": model.slug, "ok": found.is_empty(), "columns": columns }));
                     faults.extend(found);
                 }
                 Err((message, hint)) => {
@@ -66,7 +67,11 @@ impl Check {
                 let (slug, text) = (model["model"].as_str().unwrap_or_default(), |key: &str| model[key].as_str());
                 match (text("error"), model["columns"].as_array()) {
                     (Some(error), _) => {
-                        output::line(format!("✗ {slug} ({})\n    {}", text("file").unwrap_or_default(), error.replace('\n', "\n    ")))?;
+                        output::line(format!(
+                            "✗ {slug} ({})\n    {}",
+                            text("file").unwrap_or_default(),
+                            error.replace('\n', "\n    ")
+                        ))?;
                         if let Some(hint) = text("hint") {
                             output::line(format!("    help: {hint}"))?;
                         }
@@ -74,7 +79,11 @@ impl Check {
                     (None, Some(columns)) => {
                         let mark = if model["ok"] == true { '✓' } else { '✗' };
                         let shown = |c: &serde_json::Value| {
-                            format!("{} {}", c["name"].as_str().unwrap_or("?"), c["type"].as_str().unwrap_or("(not held)"))
+                            format!(
+                                "{} {}",
+                                c["name"].as_str().unwrap_or("?"),
+                                c["type"].as_str().unwrap_or("(not held)")
+                            )
                         };
                         let columns: Vec<_> = columns.iter().map(shown).collect();
                         output::line(format!("{mark} {slug}: {}", columns.join(", ")))?;

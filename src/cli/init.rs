@@ -26,7 +26,9 @@ impl Init {
             output::line(format!("created {}", dir.join(file).display()))?;
         }
         let project = if dir.as_os_str() == "." { String::new() } else { format!(" --project {}", dir.display()) };
-        output::line(format!("\nnext: cloud-connect{project} plan     # what a run would do\n      cloud-connect{project} run      # do it"))?;
+        output::line(format!(
+            "\nnext: cloud-connect{project} plan     # what a run would do\n      cloud-connect{project} run      # do it"
+        ))?;
         Ok(Outcome::Fine)
     }
 }

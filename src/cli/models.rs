@@ -20,7 +20,11 @@ impl Models {
             let last = engine.catalog.runs(Some(&model.slug), 20).await?;
             let compared = |s: RunStatus| matches!(s, RunStatus::Published | RunStatus::Unchanged | RunStatus::Held);
             let good = last.iter().find(|run| compared(run.status));
-            let next = model.schedule.as_ref().filter(|_| model.active).map(|s| s.next_after(last.first().map(|r| r.started_at), now));
+            let next = model
+                .schedule
+                .as_ref()
+                .filter(|_| model.active)
+                .map(|s| s.next_after(last.first().map(|r| r.started_at), now));
             all.push(serde_json::json!({
                 "model": model.slug,
                 "name": model.name,

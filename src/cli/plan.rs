@@ -49,7 +49,11 @@ fn print(plans: &[Planned]) -> Result<(), CliError> {
             continue;
         }
         let report = &plan.report;
-        output::line(format!("\n{model}: {} memberships begin, {} end", output::number(report.entered), output::number(report.exited)))?;
+        output::line(format!(
+            "\n{model}: {} memberships begin, {} end",
+            output::number(report.entered),
+            output::number(report.exited)
+        ))?;
         for (mark, samples) in kinds {
             for ChangeSample { key, before, after } in samples {
                 let text = |value: &Option<serde_json::Value>| value.as_ref().map(ToString::to_string);
@@ -61,10 +65,14 @@ fn print(plans: &[Planned]) -> Result<(), CliError> {
             }
         }
     }
-    let reports: Vec<_> = reports.into_iter().filter(|r| r.run_id.starts_with("plan-")).map(|mut r| {
-        // a plan has no record to look at
-        r.quarantined = 0;
-        r
-    }).collect();
+    let reports: Vec<_> = reports
+        .into_iter()
+        .filter(|r| r.run_id.starts_with("plan-"))
+        .map(|mut r| {
+            // a plan has no record to look at
+            r.quarantined = 0;
+            r
+        })
+        .collect();
     notes(&reports)
 }

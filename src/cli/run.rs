@@ -32,7 +32,9 @@ impl Run {
             }
         }
         if models.is_empty() && !context.json() {
-            output::line("there is no active model: write models/<slug>.sql and models/<slug>.yml, or `cloud-connect init DIR`")?;
+            output::line(
+                "there is no active model: write models/<slug>.sql and models/<slug>.yml, or `cloud-connect init DIR`",
+            )?;
         }
         let mut reports = Vec::with_capacity(models.len());
         for model in models {
@@ -86,8 +88,19 @@ fn print(reports: &[RunReport]) -> Result<(), CliError> {
 
 /// One line a run.
 pub fn summary(reports: &[RunReport]) -> comfy_table::Table {
-    let headings =
-        ["model", "status", ">rows", ">added", ">changed", ">removed", ">unchanged", ">quarantined", ">created", ">matched", ">time"];
+    let headings = [
+        "model",
+        "status",
+        ">rows",
+        ">added",
+        ">changed",
+        ">removed",
+        ">unchanged",
+        ">quarantined",
+        ">created",
+        ">matched",
+        ">time",
+    ];
     let mut table = output::table(&headings);
     for run in reports {
         table.add_row(vec![
@@ -115,19 +128,40 @@ pub fn notes(reports: &[RunReport]) -> Result<(), CliError> {
             output::line(format!("✗ {name}: {}", error.replace('\n', "\n    ")))?;
         }
         if run.definition_changed {
-            output::line(format!("! {name}: its SQL, fields or connection changed since the last run; compared with the old rows all the same"))?;
+            output::line(format!(
+                "! {name}: its SQL, fields or connection changed since the last run; compared with the old rows all the same"
+            ))?;
         }
         if run.quarantined > 0 {
             let q = &run.quarantine;
-            let parts = [(q.null_key, "without a key"), (q.duplicate_key, "with a key that comes more than once"), (q.unconvertible, "with a value that does not fit")];
-            let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", output::number(*n))).collect();
-            output::line(format!("! {name}: {} rows set aside ({}); `cloud-connect run-report {}` shows them", output::number(run.quarantined), parts.join(", "), run.run_id))?;
+            let parts = [
+                (q.null_key, "without a key"),
+                (q.duplicate_key, "with a key that comes more than once"),
+                (q.unconvertible, "with a value that does not fit"),
+            ];
+            let parts: Vec<_> = parts
+                .iter()
+                .filter(|(n, _)| *n > 0)
+                .map(|(n, what)| format!("{} {what}", output::number(*n)))
+                .collect();
+            output::line(format!(
+                "! {name}: {} rows set aside ({}); `cloud-connect run-report {}` shows them",
+                output::number(run.quarantined),
+                parts.join(", "),
+                run.run_id
+            ))?;
         }
         if run.waiting > 0 {
-            output::line(format!("! {name}: {} rows wait for a profile (create_profiles: false)", output::number(run.waiting)))?;
+            output::line(format!(
+                "! {name}: {} rows wait for a profile (create_profiles: false)",
+                output::number(run.waiting)
+            ))?;
         }
         if run.identity_conflicts > 0 {
-            output::line(format!("! {name}: {} identity values belong to another profile and were not added", output::number(run.identity_conflicts)))?;
+            output::line(format!(
+                "! {name}: {} identity values belong to another profile and were not added",
+                output::number(run.identity_conflicts)
+            ))?;
         }
         if let Some(hint) = &run.hint {
             let mark = if run.status == RunStatus::Held { "!" } else { " " };

@@ -28,7 +28,8 @@ impl Runs {
             output::json(&runs)?;
             return Ok(Outcome::Fine);
         }
-        let mut table = output::table(&["run", "model", "status", "started", ">rows", ">added", ">changed", ">removed", ">time"]);
+        let mut table =
+            output::table(&["run", "model", "status", "started", ">rows", ">added", ">changed", ">removed", ">time"]);
         for run in &runs {
             let status = match run.kind {
                 crate::sync::report::RunKind::Approve => format!("{} (approval)", run.status),
@@ -107,16 +108,28 @@ impl Report {
             output::line("\nthe model's SQL, fields or connection had changed since the run before")?;
         }
         if let Some((hold, status)) = &hold {
-            output::line(format!("\n{} of {} rows to remove: {status}", output::number(hold.removed), output::number(hold.of)))?;
+            output::line(format!(
+                "\n{} of {} rows to remove: {status}",
+                output::number(hold.removed),
+                output::number(hold.of)
+            ))?;
         }
         if let Some(error) = &run.error {
             output::line(format!("\nerror: {error}"))?;
         }
-        if let Some(hint) = run.hint.as_ref().filter(|_| !hold.as_ref().is_some_and(|(_, s)| *s != crate::sync::report::HoldStatus::Waiting)) {
+        if let Some(hint) = run
+            .hint
+            .as_ref()
+            .filter(|_| !hold.as_ref().is_some_and(|(_, s)| *s != crate::sync::report::HoldStatus::Waiting))
+        {
             output::line(format!(" help: {hint}"))?;
         }
         if !run.quarantine.samples.is_empty() {
-            output::line(format!("\nset aside ({} of {}):", run.quarantine.samples.len(), output::number(run.quarantined)))?;
+            output::line(format!(
+                "\nset aside ({} of {}):",
+                run.quarantine.samples.len(),
+                output::number(run.quarantined)
+            ))?;
             for sample in &run.quarantine.samples {
                 output::line(format!("  {}  {}", sample.key.as_deref().unwrap_or("(no key)"), sample.detail))?;
             }

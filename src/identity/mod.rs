@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn keys_that_normalize_alike_hash_alike() {
-        let raw: ArrayRef = Arc::new(StringArray::from(vec![Some(" Ada@Example.com"), Some("ada@example.com"), Some("  "), None]));
+        let raw: ArrayRef =
+            Arc::new(StringArray::from(vec![Some(" Ada@Example.com"), Some("ada@example.com"), Some("  "), None]));
         let (stored, hashes) = normalized_keys(&raw, &[Trim, Lowercase]).unwrap();
         let stored: Vec<_> = stored.as_string::<i32>().iter().collect();
         assert_eq!(stored, [Some("ada@example.com"), Some("ada@example.com"), None, None]);

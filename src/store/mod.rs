@@ -20,7 +20,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake::kernel::{Action, Add, LogicalFileView, Metadata, Protocol, Remove, StructType, Transaction, new_metadata};
+use deltalake::kernel::{
+    Action, Add, LogicalFileView, Metadata, Protocol, Remove, StructType, Transaction, new_metadata,
+};
 use deltalake::logstore::{LogStoreFactory, StorageConfig, default_logstore, logstore_factories};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};

@@ -122,12 +122,7 @@ impl Additions {
         Ok(())
     }
 
-    fn enter(
-        &mut self,
-        batch: &RecordBatch,
-        texts: &StringArray,
-        profiles: &[Option<Uuid>],
-    ) -> Result<(), SyncError> {
+    fn enter(&mut self, batch: &RecordBatch, texts: &StringArray, profiles: &[Option<Uuid>]) -> Result<(), SyncError> {
         let schema = batch.schema();
         let mut objects = if self.log.writes() {
             let (fields, columns) = attributes(schema.fields(), batch.columns(), self.cx.definition.activated);

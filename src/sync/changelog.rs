@@ -107,7 +107,8 @@ impl ChangeLog {
             return Ok(());
         }
         let rows = std::mem::take(&mut self.rows);
-        let run_ids: ArrayRef = Arc::new(arrow::array::StringArray::from_iter_values(std::iter::repeat_n(&self.run_id, rows)));
+        let run_ids: ArrayRef =
+            Arc::new(arrow::array::StringArray::from_iter_values(std::iter::repeat_n(&self.run_id, rows)));
         let columns: Vec<ArrayRef> = vec![
             run_ids,
             super::timestamps(self.now, rows),

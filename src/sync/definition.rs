@@ -61,9 +61,9 @@ impl Definition {
                 _ if position > activated => ValueType::String.to_string(),
                 // a column of nothing but nulls has no type of its own
                 (None, DataType::Null) => known.map_or_else(|| ValueType::String.to_string(), |(_, t)| t.clone()),
-                (None, data_type) => ValueType::of(field)
-                    .ok_or_else(|| SyncError::unsupported_column(&name, data_type))?
-                    .to_string(),
+                (None, data_type) => {
+                    ValueType::of(field).ok_or_else(|| SyncError::unsupported_column(&name, data_type))?.to_string()
+                }
             };
             columns.push((name, value_type));
         }
@@ -115,11 +115,7 @@ impl Definition {
         if !source_changed && names(self) == names(before) {
             let retyped = self.columns.iter().zip(&before.columns).find(|(now, then)| now.1 != then.1);
             if let Some((now, then)) = retyped {
-                return Err(SyncError::Retyped {
-                    column: now.0.clone(),
-                    before: then.1.clone(),
-                    now: now.1.clone(),
-                });
+                return Err(SyncError::Retyped { column: now.0.clone(), before: then.1.clone(), now: now.1.clone() });
             }
         }
         Ok(DefinitionChange::Shape)

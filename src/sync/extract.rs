@@ -66,7 +66,9 @@ impl Engine {
             };
             let Some(wait) = waits.next().filter(|_| error.is_retryable()) else { return Err(error) };
             let asked_for = match &error {
-                SyncError::Warehouse(WarehouseError { kind: WarehouseErrorKind::Retry { after: Some(after) }, .. }) => *after,
+                SyncError::Warehouse(WarehouseError {
+                    kind: WarehouseErrorKind::Retry { after: Some(after) }, ..
+                }) => *after,
                 _ => Duration::ZERO,
             };
             let wait = wait.max(asked_for);
@@ -122,7 +124,8 @@ impl Engine {
         extraction.progress.stage(Stage::Compare);
 
         let identity = self.project.identities.iter().find(|identity| identity.field == model.external_key);
-        let steps: Arc<[Normalization]> = identity.map_or_else(|| [].into(), |identity| identity.normalize.as_slice().into());
+        let steps: Arc<[Normalization]> =
+            identity.map_or_else(|| [].into(), |identity| identity.normalize.as_slice().into());
         let (sender, receiver) = mpsc::channel::<RecordBatch>(self.threads);
         let receiver = Arc::new(Mutex::new(receiver));
         let mut workers = JoinSet::new();

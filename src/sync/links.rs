@@ -12,8 +12,8 @@ use super::SyncError;
 use super::additions::{identities_writer, identity_rows};
 use super::publishing::Publishing;
 use crate::diff::spill::{Spill, SpillFolder};
-use crate::identity::resolve::MAX_ASKED;
 use crate::identity::normalized_keys;
+use crate::identity::resolve::MAX_ASKED;
 use crate::store::schema::{KEY_HI, KEY_LO, join_hash, split_hash};
 
 const PARTS: usize = 32;

@@ -128,7 +128,12 @@ impl Engine {
             for version in visible.map_or(0, |v| v + 1)..=newest {
                 if let Some(consequences) = self.consequences(&table, version).await? {
                     self.roll_forward(lock, &model, version, &consequences).await?;
-                    tracing::info!(model, version, run = consequences.report.run_id, "finished a run that a crash cut short");
+                    tracing::info!(
+                        model,
+                        version,
+                        run = consequences.report.run_id,
+                        "finished a run that a crash cut short"
+                    );
                     rolled += 1;
                 }
             }

@@ -255,7 +255,11 @@ impl Rewrite {
             }
             if wants_sample {
                 let parse = |text: &str| serde_json::from_str(text).ok();
-                samples.push(ChangeSample { key: texts.value(row).into(), before: parse(&before), after: parse(&after) });
+                samples.push(ChangeSample {
+                    key: texts.value(row).into(),
+                    before: parse(&before),
+                    after: parse(&after),
+                });
             }
         }
         self.links.claim(new_rows, &profiles)?;

@@ -119,7 +119,14 @@ impl Engine {
             let (identities_version, changes_version) = (None, None);
             let hold = outcome.hold.as_ref();
             self.catalog
-                .finish(&Publication { report, records_version: None, identities_version, changes_version, hold, ends: None })
+                .finish(&Publication {
+                    report,
+                    records_version: None,
+                    identities_version,
+                    changes_version,
+                    hold,
+                    ends: None,
+                })
                 .await?;
             return Ok(());
         }

@@ -47,7 +47,11 @@ fn apply(state: &State, rows: &[Row]) -> (State, Expected) {
             None => expected.removed += 1,
             Some([value]) if value.parse::<i64>().is_ok() => {
                 let new: i64 = value.parse().unwrap();
-                if new == *old { expected.unchanged += 1 } else { expected.changed += 1 }
+                if new == *old {
+                    expected.unchanged += 1
+                } else {
+                    expected.changed += 1
+                }
                 next.insert(*key, new);
             }
             Some(rows) => {
@@ -95,7 +99,11 @@ fn project(root: &std::path::Path) {
          columns: { value: { type: int } }\nguard: { max_removed: 1000000 }\n",
     )
     .unwrap();
-    std::fs::write(root.join("models/rows.sql"), "SELECT email, value FROM rows WHERE email IS NULL OR email <> 'gone'").unwrap();
+    std::fs::write(
+        root.join("models/rows.sql"),
+        "SELECT email, value FROM rows WHERE email IS NULL OR email <> 'gone'",
+    )
+    .unwrap();
 }
 
 async fn stored(engine: &Engine) -> State {
@@ -128,7 +136,11 @@ async fn check(results: Vec<Vec<Row>>, memory_limit: u64) {
         let report = engine.run("rows", &Silent, &CancellationToken::new()).await;
         let (next, expected) = apply(&state, &rows);
         let RunReport { added, changed, removed, unchanged, quarantined, .. } = report;
-        assert_eq!(Expected { added, changed, removed, unchanged, quarantined }, expected, "{rows:?} on {state:?}: {report:?}");
+        assert_eq!(
+            Expected { added, changed, removed, unchanged, quarantined },
+            expected,
+            "{rows:?} on {state:?}: {report:?}"
+        );
         assert_eq!(report.rows, rows.len() as u64);
         assert_eq!(report.status == RunStatus::Unchanged, next == state, "{report:?}");
         assert_eq!(stored(&engine).await, next);

@@ -133,7 +133,9 @@ fn convert_column(
 ) -> Result<ArrayRef, ConvertError> {
     let stored = target.value_type.arrow_type();
     let source_type = source.data_type();
-    if *source_type == stored || (stored == DataType::Utf8 && is_text(source_type) && !wants_json_check(is_json, target)) {
+    if *source_type == stored
+        || (stored == DataType::Utf8 && is_text(source_type) && !wants_json_check(is_json, target))
+    {
         return Ok(source.clone());
     }
     if source_type.is_nested() && stored == DataType::Utf8 {
@@ -166,7 +168,10 @@ fn convert_column(
         failed.extend((0..source.len()).filter(|i| source.is_valid(*i) && converted.is_null(*i)));
     }
     if matches!(target.value_type, ValueType::Decimal { .. })
-        && matches!(source_type, DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..))
+        && matches!(
+            source_type,
+            DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
+        )
     {
         // a smaller scale would round: such a value does not fit the declared type
         let back = cast_with_options(&converted, source_type, &safe)?;
@@ -195,7 +200,10 @@ fn is_text(data_type: &DataType) -> bool {
 
 fn list_items(data_type: &DataType) -> Option<&DataType> {
     match data_type {
-        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item)
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
         | DataType::FixedSizeList(item, _) => Some(item.data_type()),
         _ => None,
     }
@@ -272,13 +280,11 @@ mod tests {
 
     #[test]
     fn text_that_does_not_parse_is_reported_and_not_rounded() {
-        let text: ArrayRef = Arc::new(StringArray::from(vec![Some("12.50"), Some("n/a"), None, Some("1.005"), Some(" 7 ")]));
+        let text: ArrayRef =
+            Arc::new(StringArray::from(vec![Some("12.50"), Some("n/a"), None, Some("1.005"), Some(" 7 ")]));
         let done = convert_one(text, ValueType::Decimal { precision: 12, scale: 2 }).unwrap();
         let bad: Vec<_> = done.bad.iter().map(|(row, why)| (*row, why.as_str())).collect();
-        assert_eq!(
-            bad,
-            [(1, "c: `n/a` is not a decimal(12,2)"), (3, "c: `1.005` is not a decimal(12,2)")]
-        );
+        assert_eq!(bad, [(1, "c: `n/a` is not a decimal(12,2)"), (3, "c: `1.005` is not a decimal(12,2)")]);
         let values = done.columns[0].as_primitive::<arrow::datatypes::Decimal128Type>();
         assert_eq!((values.value(0), values.value(4), values.is_null(2)), (1250, 700, true));
     }
@@ -314,7 +320,8 @@ mod tests {
 
     #[test]
     fn timestamps_of_any_unit_become_microseconds() {
-        let done = convert_one(Arc::new(TimestampNanosecondArray::from(vec![1_500_000_000])), ValueType::Timestamp).unwrap();
+        let done =
+            convert_one(Arc::new(TimestampNanosecondArray::from(vec![1_500_000_000])), ValueType::Timestamp).unwrap();
         let micros = done.columns[0].as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
         assert_eq!(micros.value(0), 1_500_000);
     }

@@ -13,8 +13,8 @@
 //! | `json` | Utf8 holding JSON text / string |
 
 pub mod convert;
-pub mod objects;
 pub mod json;
+pub mod objects;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use std::sync::Arc;

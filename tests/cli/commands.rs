@@ -25,8 +25,12 @@ fn a_new_project_runs_at_once() {
 #[test]
 fn outside_a_project_the_error_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let ran: crate::project::Ran =
-        std::process::Command::new(env!("CARGO_BIN_EXE_cloud-connect")).arg("run").current_dir(&dir).output().unwrap().into();
+    let ran: crate::project::Ran = std::process::Command::new(env!("CARGO_BIN_EXE_cloud-connect"))
+        .arg("run")
+        .current_dir(&dir)
+        .output()
+        .unwrap()
+        .into();
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("cloud-connect init"), "{}", ran.stderr);
 }
@@ -45,7 +49,9 @@ fn every_fault_of_a_project_is_reported_at_once_with_its_place() {
         .iter()
         .map(|e| (e["file"].as_str().unwrap().to_string(), e["line"].as_u64().unwrap()))
         .collect();
-    for place in [("models/people.yml", 2), ("models/people.yml", 4), ("models/people.yml", 5), ("models/people.yml", 6)] {
+    for place in
+        [("models/people.yml", 2), ("models/people.yml", 4), ("models/people.yml", 5), ("models/people.yml", 6)]
+    {
         assert!(places.contains(&(place.0.to_string(), place.1)), "{place:?} is not among {places:?}");
     }
     assert!(places.iter().any(|(file, _)| file == "models/other.sql"), "{places:?}");
@@ -80,7 +86,12 @@ fn an_inactive_model_is_never_queried() {
 fn queries_read_and_never_write() {
     let project = Project::with_people(&[person("ada", "London", 1)]);
     project.run(&[]);
-    for query in ["DROP TABLE profiles", "INSERT INTO identities VALUES (1)", "CREATE TABLE x AS SELECT 1", "COPY profiles TO 'x.csv'"] {
+    for query in [
+        "DROP TABLE profiles",
+        "INSERT INTO identities VALUES (1)",
+        "CREATE TABLE x AS SELECT 1",
+        "COPY profiles TO 'x.csv'",
+    ] {
         for args in [vec!["sql", query], vec!["connection", "query", "files", query]] {
             let ran = project.cc(&args);
             assert_eq!(ran.code, Some(1), "{query}: {ran:?}");

@@ -26,7 +26,8 @@ const PLACES: [&str; 8] = [
 type State = BTreeMap<String, (String, i64)>;
 
 fn rows(state: &State) -> Vec<Value> {
-    let row = |(email, (city, spent)): (&String, &(String, i64))| json!({ "email": email, "city": city, "spent": spent });
+    let row =
+        |(email, (city, spent)): (&String, &(String, i64))| json!({ "email": email, "city": city, "spent": spent });
     state.iter().map(row).collect()
 }
 
@@ -43,7 +44,8 @@ fn new_state() -> State {
 
 /// The members as the wide view shows them.
 fn shown(project: &Project) -> State {
-    let query = "SELECT email, cc_people_city AS city, cc_people_spent AS spent FROM profiles WHERE cc_people_membership";
+    let query =
+        "SELECT email, cc_people_city AS city, cc_people_spent AS spent FROM profiles WHERE cc_people_membership";
     let text = |v: &Value| v.as_str().unwrap().to_string();
     project.sql(query).iter().map(|r| (text(&r["email"]), (text(&r["city"]), r["spent"].as_i64().unwrap()))).collect()
 }
@@ -68,7 +70,8 @@ fn replayed(project: &Project) -> State {
             }
         }
     }
-    let row = |o: &serde_json::Map<String, Value>| (o["city"].as_str().unwrap().to_string(), o["spent"].as_i64().unwrap());
+    let row =
+        |o: &serde_json::Map<String, Value>| (o["city"].as_str().unwrap().to_string(), o["spent"].as_i64().unwrap());
     state.iter().map(|(who, o)| (who.clone(), row(o))).collect()
 }
 
@@ -77,7 +80,8 @@ fn check(project: &Project, old: &State, new: &State, place: &str) -> bool {
     let now = shown(project);
     assert!(now == *old || now == *new, "{place}: a mixture: {now:?}");
     assert_eq!(replayed(project), now, "{place}: the change log");
-    let owners = project.sql("SELECT field, value, count(*) AS n FROM identities GROUP BY field, value HAVING count(*) > 1");
+    let owners =
+        project.sql("SELECT field, value, count(*) AS n FROM identities GROUP BY field, value HAVING count(*) > 1");
     assert!(owners.is_empty(), "{place}: {owners:?}");
     let was_new = now == *new;
     let report = project.run(&[]);
@@ -136,7 +140,8 @@ fn a_crash_while_approving_leaves_the_hold_or_its_end() {
         let held = project.run(&[]);
         assert_eq!(held["status"], "held");
         let id = held["run_id"].as_str().unwrap();
-        let crashed: Ran = project.command(&["approve", id]).env("CLOUD_CONNECT_ABORT_AT", place).output().unwrap().into();
+        let crashed: Ran =
+            project.command(&["approve", id]).env("CLOUD_CONNECT_ABORT_AT", place).output().unwrap().into();
         assert_eq!(crashed.code, None, "{place} was not reached: {crashed:?}");
         let now = shown(&project);
         assert!(now == old || now == new, "{place}: a mixture");

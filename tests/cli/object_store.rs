@@ -15,7 +15,8 @@ struct S3 {
 
 impl S3 {
     fn start() -> Self {
-        let python = std::env::var("CLOUD_CONNECT_TEST_PYTHON").expect("run `make test`, which sets CLOUD_CONNECT_TEST_PYTHON");
+        let python =
+            std::env::var("CLOUD_CONNECT_TEST_PYTHON").expect("run `make test`, which sets CLOUD_CONNECT_TEST_PYTHON");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(python)
             .args(["-c", "import sys; from moto.server import main; main(sys.argv[1:])", "-H", "127.0.0.1", "-p"])
@@ -35,9 +36,14 @@ impl S3 {
 
     fn create_bucket(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
-        let request = format!("PUT /state HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.port);
+        let request = format!(
+            "PUT /state HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            self.port
+        );
         let mut answer = String::new();
-        stream.write_all(request.as_bytes()).is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
+        stream.write_all(request.as_bytes()).is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+            && answer.contains(" 200 ")
     }
 
     fn cc(&self, project: &Project, args: &[&str]) -> Ran {
@@ -77,8 +83,14 @@ fn the_state_can_live_in_an_object_store() {
     // a crash after the commit is finished from the object store alone
     project.rows("people", &[person("ada", "Rome", 1), person("cyd", "Cork", 3)]);
     let mut command = project.command(&["run"]);
-    command.env("CLOUD_CONNECT_ABORT_AT", "after-commit").env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", s3.port));
-    command.env("AWS_ALLOW_HTTP", "true").env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "x").env("AWS_REGION", "us-east-1");
+    command
+        .env("CLOUD_CONNECT_ABORT_AT", "after-commit")
+        .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", s3.port));
+    command
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "x")
+        .env("AWS_REGION", "us-east-1");
     assert_eq!(command.output().unwrap().status.code(), None);
     let ada = s3.cc(&project, &["profile", "email", "ada@example.com", "--output", "json"]).ok().json();
     assert_eq!(ada["attributes"]["cc_people_city"], "Rome");

@@ -62,7 +62,10 @@ fn a_model_on_postgres_becomes_profiles_and_follows_its_changes() {
          INSERT INTO people (email, spent, seen) VALUES ('new@example.com', 'NaN', 'infinity'), ('other@example.com', 1, now());",
     );
     let second = cc(&project, &["run", "--output", "json"]).ok().json()[0].clone();
-    assert_eq!(counts(&second, ["rows", "added", "changed", "removed", "unchanged", "quarantined"]), [5001, 1, 2, 1, 4997, 1]);
+    assert_eq!(
+        counts(&second, ["rows", "added", "changed", "removed", "unchanged", "quarantined"]),
+        [5001, 1, 2, 1, 4997, 1]
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::project::{Project, person};
 
 /// The interpreter of the virtual environment that `make test` prepares.
 fn python() -> PathBuf {
-    let path = std::env::var_os("CLOUD_CONNECT_TEST_PYTHON").expect("run `make test`, which sets CLOUD_CONNECT_TEST_PYTHON");
+    let path =
+        std::env::var_os("CLOUD_CONNECT_TEST_PYTHON").expect("run `make test`, which sets CLOUD_CONNECT_TEST_PYTHON");
     PathBuf::from(path)
 }
 

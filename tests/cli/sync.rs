@@ -8,7 +8,8 @@ const CHANGES: [&str; 5] = ["rows", "added", "changed", "removed", "unchanged"];
 
 #[test]
 fn a_second_run_finds_exactly_what_changed_whatever_the_order() {
-    let project = Project::with_people(&[person("ada", "London", 1), person("bob", "Bonn", 2), person("cyd", "Cork", 3)]);
+    let project =
+        Project::with_people(&[person("ada", "London", 1), person("bob", "Bonn", 2), person("cyd", "Cork", 3)]);
     let first = project.run(&[]);
     assert_eq!(first["status"], "published");
     assert_eq!(counts(&first, CHANGES), [3, 3, 0, 0, 0]);
@@ -20,9 +21,16 @@ fn a_second_run_finds_exactly_what_changed_whatever_the_order() {
     assert_eq!(counts(&second, CHANGES), [3, 1, 1, 1, 1]);
 
     let log = project.sql("SELECT change, identity, before, after FROM changes ORDER BY at, change, identity");
-    let of_second: Vec<_> = log[3..].iter().map(|c| (c["change"].as_str().unwrap(), c["identity"].as_str().unwrap())).collect();
-    assert_eq!(of_second, [("changed", "ada@example.com"), ("entered", "dan@example.com"), ("exited", "bob@example.com")]);
-    assert_eq!((log[3]["before"].as_str(), log[3]["after"].as_str()), (Some(r#"{"city":"London"}"#), Some(r#"{"city":"Paris"}"#)));
+    let of_second: Vec<_> =
+        log[3..].iter().map(|c| (c["change"].as_str().unwrap(), c["identity"].as_str().unwrap())).collect();
+    assert_eq!(
+        of_second,
+        [("changed", "ada@example.com"), ("entered", "dan@example.com"), ("exited", "bob@example.com")]
+    );
+    assert_eq!(
+        (log[3]["before"].as_str(), log[3]["after"].as_str()),
+        (Some(r#"{"city":"London"}"#), Some(r#"{"city":"Paris"}"#))
+    );
     assert_eq!(log[5]["before"], r#"{"city":"Bonn","spent":2}"#);
 }
 
@@ -68,7 +76,10 @@ fn rows_without_a_key_or_with_one_twice_are_set_aside_and_the_key_keeps_its_stat
     rows.push(person("new", "Nice", 1));
     project.rows("people", &rows);
     let report = project.run(&[]);
-    assert_eq!(counts(&report, ["rows", "added", "changed", "removed", "unchanged", "quarantined"]), [7, 0, 0, 0, 1, 6]);
+    assert_eq!(
+        counts(&report, ["rows", "added", "changed", "removed", "unchanged", "quarantined"]),
+        [7, 0, 0, 0, 1, 6]
+    );
     assert_eq!(report["status"], "unchanged");
     let quarantine = &report["quarantine"];
     assert_eq!(counts(quarantine, ["null_key", "duplicate_key", "unconvertible"]), [2, 4, 0]);
@@ -88,7 +99,15 @@ fn values_that_do_not_fit_are_set_aside_row_by_row() {
     let config = format!("{PEOPLE}columns: {{ spent: {{ type: 'decimal(10,2)', not_null: true }} }}\n");
     project.model("people", &config, "SELECT email, city, CAST(spent AS VARCHAR) AS spent FROM people");
     let row = |email: &str, spent: Value| json!({ "email": email, "city": "x", "spent": spent });
-    project.rows("people", &[row("a@x.y", json!("1.50")), row("b@x.y", json!("n/a")), row("c@x.y", Value::Null), row("d@x.y", json!("1.005"))]);
+    project.rows(
+        "people",
+        &[
+            row("a@x.y", json!("1.50")),
+            row("b@x.y", json!("n/a")),
+            row("c@x.y", Value::Null),
+            row("d@x.y", json!("1.005")),
+        ],
+    );
     let report = project.run(&[]);
     assert_eq!(counts(&report, ["added", "quarantined"]), [1, 3]);
     assert_eq!(report["quarantine"]["unconvertible"], 3);
@@ -175,7 +194,14 @@ fn further_identities_join_models_and_an_owned_value_is_a_conflict() {
     );
     project.model("people", PEOPLE, "SELECT * FROM people");
     let account = |id: i64, email: &str, plan: &str| json!({ "user_id": id, "email": email, "plan": plan });
-    project.rows("accounts", &[account(1, " ADA@example.com", "pro"), account(2, "ada@example.com", "free"), account(3, "cyd@example.com", "pro")]);
+    project.rows(
+        "accounts",
+        &[
+            account(1, " ADA@example.com", "pro"),
+            account(2, "ada@example.com", "free"),
+            account(3, "cyd@example.com", "pro"),
+        ],
+    );
     project.rows("people", &[person("ada", "London", 1)]);
     let reports = project.cc(&["run", "--output", "json"]).ok().json();
     assert_eq!(counts(&reports[0], ["profiles_created", "identities_linked", "identity_conflicts"]), [3, 2, 1]);
@@ -223,14 +249,25 @@ fn the_past_can_be_looked_at_by_run_and_by_time() {
     let second = project.run(&[]);
     let as_of = |moment: &str| {
         let ada = project.cc(&["profile", "email", "ada@example.com", "--as-of", moment, "--output", "json"]).json();
-        let members = project.cc(&["sql", "SELECT count(*) AS n, count(DISTINCT profile_id) AS ids FROM memberships", "--as-of", moment, "--output", "json"]).json();
+        let members = project
+            .cc(&[
+                "sql",
+                "SELECT count(*) AS n, count(DISTINCT profile_id) AS ids FROM memberships",
+                "--as-of",
+                moment,
+                "--output",
+                "json",
+            ])
+            .json();
         (ada["attributes"]["cc_people_city"].clone(), members[0]["n"].clone())
     };
     let (run_1, run_2) = (first["run_id"].as_str().unwrap(), second["run_id"].as_str().unwrap());
     assert_eq!(as_of(run_1), (json!("London"), json!(2)));
     assert_eq!(as_of(run_2), (json!("Paris"), json!(2)));
     assert_eq!(as_of(first["finished_at"].as_str().unwrap()), (json!("London"), json!(2)));
-    let bob = |moment: &str| project.cc(&["profile", "email", "bob@example.com", "--as-of", moment, "--output", "json"]).json();
+    let bob = |moment: &str| {
+        project.cc(&["profile", "email", "bob@example.com", "--as-of", moment, "--output", "json"]).json()
+    };
     assert_eq!(bob(run_1)["memberships"].as_object().unwrap().len(), 1);
     assert_eq!(bob(run_2)["memberships"].as_object().unwrap().len(), 0);
     let early = project.cc(&["profile", "email", "bob@example.com", "--as-of", "2020-01-01", "--output", "json"]);
@@ -239,8 +276,20 @@ fn the_past_can_be_looked_at_by_run_and_by_time() {
 
 #[test]
 fn a_plan_says_what_the_run_then_does_and_writes_nothing() {
-    let project = Project::with_people(&[person("ada", "London", 1), person("bob", "Bonn", 2), person("cyd", "Cork", 1)]);
-    let names = ["rows", "added", "changed", "removed", "unchanged", "quarantined", "profiles_created", "profiles_matched", "entered", "exited"];
+    let project =
+        Project::with_people(&[person("ada", "London", 1), person("bob", "Bonn", 2), person("cyd", "Cork", 1)]);
+    let names = [
+        "rows",
+        "added",
+        "changed",
+        "removed",
+        "unchanged",
+        "quarantined",
+        "profiles_created",
+        "profiles_matched",
+        "entered",
+        "exited",
+    ];
     for rows in [
         vec![person("ada", "London", 1), person("bob", "Bonn", 2), person("cyd", "Cork", 1)],
         vec![person("ada", "Rome", 1), person("dan", "Delft", 4), person("cyd", "Cork", 1), person("cyd", "Cork", 2)],
@@ -257,7 +306,10 @@ fn a_plan_says_what_the_run_then_does_and_writes_nothing() {
     }
     project.rows("people", &[person("ada", "Oslo", 1), person("eve", "Evry", 4), person("cyd", "Cork", 1)]);
     let samples = &project.cc(&["plan", "--output", "json"]).ok().json()[0]["samples"];
-    assert_eq!(samples["changed"][0], json!({ "key": "ada@example.com", "before": { "city": "Rome" }, "after": { "city": "Oslo" } }));
+    assert_eq!(
+        samples["changed"][0],
+        json!({ "key": "ada@example.com", "before": { "city": "Rome" }, "after": { "city": "Oslo" } })
+    );
     assert_eq!(samples["added"][0]["key"], "eve@example.com");
     assert_eq!(samples["removed"][0]["key"], "dan@example.com");
     let text = project.cc(&["plan"]).ok().stdout;
@@ -276,6 +328,9 @@ fn many_small_runs_leave_few_files() {
     }
     assert_eq!(project.sql("SELECT count(*) AS n FROM records_people")[0]["n"], 15);
     let log = std::fs::read_dir(project.store().join("records/people/_delta_log")).unwrap();
-    let removes = log.filter_map(|e| std::fs::read_to_string(e.unwrap().path()).ok()).filter(|text| text.contains("\"remove\"")).count();
+    let removes = log
+        .filter_map(|e| std::fs::read_to_string(e.unwrap().path()).ok())
+        .filter(|text| text.contains("\"remove\""))
+        .count();
     assert!(removes >= 1, "small files are folded together");
 }
