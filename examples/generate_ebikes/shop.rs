@@ -199,7 +199,7 @@ fn purchases(
 ) -> Vec<Purchase> {
     let loyalty = loyalty(random, customers);
     let popularity = Weights::new(products.iter().map(|product| match product.category {
-        "e-bike" => 3.0 * 2_000_00.0 / product.price_cents as f64 * random.unit().max(0.2),
+        "e-bike" => 3.0 * 200_000.0 / product.price_cents as f64 * random.unit().max(0.2),
         "service" => 2.0,
         _ => 0.4 + 2.0 * random.unit(),
     }));

@@ -22,7 +22,10 @@ const LISTED_AT_ONCE: usize = 8;
 
 /// Inferred schemas by table, each good for exactly the files that it was inferred from.
 #[derive(Debug, Default)]
-pub(super) struct SchemaCache(Mutex<HashMap<String, (Vec<ObjectMeta>, Arc<Inferred>)>>);
+pub(super) struct SchemaCache(Mutex<HashMap<String, Known>>);
+
+/// A schema and the files that it is of.
+type Known = (Vec<ObjectMeta>, Arc<Inferred>);
 
 impl SchemaCache {
     pub(super) fn get(&self, table: &str, files: &[ObjectMeta]) -> Option<Arc<Inferred>> {
