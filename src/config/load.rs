@@ -166,7 +166,7 @@ fn load_sql(
     match sql::statement(&source, &text, provider) {
         Ok(sql) => Some((file.clone(), sql)),
         Err(fault) => {
-            faults.push(fault);
+            faults.push(*fault);
             None
         }
     }

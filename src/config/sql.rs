@@ -9,18 +9,20 @@ use super::source::{Source, Span};
 /// The only statement of a file, without the `;` after it.
 ///
 /// `provider`: the connection's type, for how its dialect quotes.
-pub(super) fn statement(source: &Source, text: &str, provider: Option<&str>) -> Result<String, ConfigError> {
+pub(super) fn statement(source: &Source, text: &str, provider: Option<&str>) -> Result<String, Box<ConfigError>> {
     let end = match single(text, provider) {
         Ok(Some(end)) => end,
         Ok(None) => {
             return Err(source
                 .error("empty-sql", Span::START, "the file holds no SQL")
-                .with_hint("write one SELECT statement; a model without SQL is no model"));
+                .with_hint("write one SELECT statement; a model without SQL is no model")
+                .into());
         }
         Err(span) => {
             return Err(source
                 .error("several-statements", span, "a model is one statement, and a second one starts here")
-                .with_hint("keep one SELECT; use WITH for its parts"));
+                .with_hint("keep one SELECT; use WITH for its parts")
+                .into());
         }
     };
     Ok(text[..end].trim_end().to_string())
@@ -76,7 +78,7 @@ fn offset(text: &str, at: Location) -> usize {
 mod tests {
     use super::*;
 
-    fn read(text: &str, provider: &str) -> Result<String, ConfigError> {
+    fn read(text: &str, provider: &str) -> Result<String, Box<ConfigError>> {
         statement(&Source::new("models/m.sql", text, Vec::new()), text, Some(provider))
     }
 
