@@ -99,7 +99,17 @@ def read_connectorx(port):
     return table.num_rows, time.perf_counter() - began
 
 
-PEERS = {"adbc": read_adbc, "connectorx": read_connectorx}
+def read_nothing(port):
+    """The server's own share: psql throws the rows of the same COPY away."""
+    psql = [str(programs() / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-X", "-q"]
+    began = time.perf_counter()
+    subprocess.run([*psql, "-c", f"COPY ({SQL}) TO STDOUT (FORMAT binary)"], check=True, stdout=subprocess.DEVNULL)
+    elapsed = time.perf_counter() - began
+    count = subprocess.run([*psql, "-t", "-A", "-c", "SELECT count(*) FROM customers"], check=True, capture_output=True)
+    return int(count.stdout), elapsed
+
+
+PEERS = {"adbc": read_adbc, "connectorx": read_connectorx, "psql": read_nothing}
 
 
 def measure(reader, port, extract):

@@ -24,7 +24,7 @@ impl Check {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
         let project = context.load()?;
         let limit = context.memory_limit(&project);
-        for name in self.models.iter().filter(|name| !project.models.contains_key(*name)) {
+        if let Some(name) = self.models.iter().find(|name| !project.models.contains_key(*name)) {
             return Err(crate::sync::SyncError::NoSuchModel(name.clone()).into());
         }
         let mut faults = secrets::unresolved(&project);

@@ -456,3 +456,50 @@ async fn what_a_query_returns_is_what_describe_said() {
     let sum = all(&warehouse, "SELECT sum(amount) FROM t").await.unwrap();
     assert!((sum.column(0).as_primitive::<Float64Type>().value(0) - 2.5).abs() < f64::EPSILON);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measurement"]
+async fn zz_measure() {
+    let root = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let shop = warehouse(&root.join("examples/ebikes"));
+    for slug in ["customer_lifetime_value", "dormant_customers", "holiday_buyers", "theft_protection_upsell", "vip_service"] {
+        let sql = std::fs::read_to_string(root.join(format!("models/{slug}.sql"))).unwrap();
+        let t = std::time::Instant::now();
+        let b = all(&shop, &sql).await.unwrap();
+        eprintln!("{slug}: {} rows in {:?}, {:?}", b.num_rows(), t.elapsed(), b.schema().fields().iter().map(|f| format!("{}:{}", f.name(), f.data_type())).collect::<Vec<_>>());
+        eprintln!("{}", arrow::util::pretty::pretty_format_batches(&[b.slice(0, 3)]).unwrap());
+    }
+    for c in shop.tables().await.unwrap() { eprintln!("{c:?}"); }
+    let dir = std::path::PathBuf::from("/tmp/local-bench");
+    if !dir.exists() {
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = std::fs::File::create(dir.join("big.parquet")).unwrap();
+        let properties = parquet::file::properties::WriterProperties::builder()
+            .set_compression(parquet::basic::Compression::ZSTD(Default::default())).build();
+        let make = |from: i64| {
+            let n = 100_000;
+            let mut cols: Vec<(String, arrow::array::ArrayRef)> = vec![];
+            for c in 0..5i64 { cols.push((format!("i{c}"), Arc::new(Int64Array::from_iter_values((from..from + n).map(|x| (x * (7919 + c)) % 1_000_003))))); }
+            for c in 0..5i64 { cols.push((format!("s{c}"), Arc::new(StringArray::from_iter_values((from..from + n).map(|x| format!("value {} of {c}", (x * 31) % 500_009)))))); }
+            RecordBatch::try_from_iter(cols).unwrap()
+        };
+        let mut writer = ArrowWriter::try_new(file, make(0).schema(), Some(properties)).unwrap();
+        let mut csv = arrow::csv::WriterBuilder::new().build(std::fs::File::create(dir.join("text.csv")).unwrap());
+        let mut nd = arrow::json::LineDelimitedWriter::new(std::fs::File::create(dir.join("lines.ndjson")).unwrap());
+        for part in 0..50 { let b = make(part * 100_000); writer.write(&b).unwrap(); if part < 10 { csv.write(&b).unwrap(); nd.write(&b).unwrap(); } }
+        writer.close().unwrap(); nd.finish().unwrap();
+    }
+    let big = warehouse(&dir);
+    for (sql, times) in [("SELECT * FROM big", 3), ("SELECT * FROM text", 2), ("SELECT * FROM lines", 2)] {
+        for _ in 0..times {
+            let t = std::time::Instant::now();
+            let mut q = big.query(sql, &QueryOptions::default()).await.unwrap();
+            let planned = t.elapsed();
+            let mut n = 0;
+            while let Some(b) = q.stream.next().await { n += b.unwrap().num_rows(); }
+            eprintln!("{sql}: {n} rows, planned {planned:?}, all {:?}", t.elapsed());
+        }
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    eprintln!("{}", status.lines().find(|l| l.starts_with("VmHWM")).unwrap());
+}

@@ -260,15 +260,16 @@ impl Connector {
         if let Some(password) = &self.config.password {
             config.password(password.expose_secret());
         }
+        // the client's login is a large future, so it lives on the heap
         let session = match wire {
             Wire::Plain(stream) => {
-                let (client, connection) =
-                    config.connect_raw(stream, NoTls).await.map_err(|e| self.login_failed(&e))?;
+                let login = Box::pin(config.connect_raw(stream, NoTls));
+                let (client, connection) = login.await.map_err(|e| self.login_failed(&e))?;
                 Session::new(client, Driver::new(connection), peer)
             }
             Wire::Secure(stream) => {
-                let (client, connection) =
-                    config.connect_raw(*stream, Encrypted).await.map_err(|e| self.login_failed(&e))?;
+                let login = Box::pin(config.connect_raw(*stream, Encrypted));
+                let (client, connection) = login.await.map_err(|e| self.login_failed(&e))?;
                 Session::new(client, Driver::new(connection), peer)
             }
         };

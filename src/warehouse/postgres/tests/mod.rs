@@ -1,5 +1,5 @@
 //! Against a real server of their own.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 #[path = "../../../../tests/support/postgres.rs"]
 #[expect(clippy::expect_used, clippy::panic, reason = "test support")]
