@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent};
 
 /// Prints a line to standard output; a closed pipe ends the command quietly.
 pub fn line(text: impl AsRef<str>) -> std::io::Result<()> {
@@ -20,6 +20,9 @@ pub fn json(value: &impl serde::Serialize) -> std::io::Result<()> {
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // lines around the heading and the whole, none between rows
+    table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
     if !std::io::stdout().is_terminal() {
         // nothing to fit into: keep each row on one line
         table.set_content_arrangement(ContentArrangement::Disabled);
