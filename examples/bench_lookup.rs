@@ -173,7 +173,7 @@ async fn write(store: &Store, shapes: &[ModelShape], profiles: u64, page_rows: u
     for (number, shape) in shapes.iter().enumerate() {
         let id = TableId::Records(shape.slug.clone());
         let schema = records_schema(&result_schema((&shape.primary_key, ValueType::String), &activated(), &[]));
-        let members = (0..profiles).filter(|profile| (profile + number as u64) % 10 != 0);
+        let members = (0..profiles).filter(|profile| !(profile + number as u64).is_multiple_of(10));
         let batch = |keys: &[Key]| records(&schema, &shape.primary_key, keys);
         let add = stage_all(store, &id, None, keys(&shape.primary_key, members), page_rows, batch).await?;
         let metadata = Some(Store::metadata(&id, &schema, &[], &[])?);
