@@ -1,4 +1,4 @@
-//! Measures point lookups: `cargo run --release --example bench_lookup [PROFILES] [ROWS_A_PAGE] [DIRECTORY]`.
+//! Measures point lookups: `cargo run --release --example bench_lookup [PROFILES] [DIRECTORY]`.
 //!
 //! Writes a store of that many profiles (default 1,000,000; a `user_id` and an `email` each) and four models of five
 //! attributes that nine in ten of them are in, two on each key; then looks 20,000 random profiles up by either field,
@@ -19,21 +19,19 @@ use arrow::array::{
 use arrow::datatypes::SchemaRef;
 use cloud_connect::config::StoreLocation;
 use cloud_connect::profiles::{LookupOptions, ModelShape, ProfileReader};
-use cloud_connect::store::schema::{
-    KEY_HI, KEY_LO, ROW_HI, ROW_LO, identities_schema, records_schema, result_schema, split_hash, with_partition,
-};
+use cloud_connect::store::data_file::RollingWriter;
+use cloud_connect::store::schema::{identities_schema, records_schema, result_schema, split_hash, with_partition};
 use cloud_connect::store::{Commit, Cut, StagedFile, Store, TableId};
 use cloud_connect::values::ValueType;
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
-const FILE_ROWS: usize = 262_144;
+// as the program has it
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const LOOKUPS: u64 = 20_000;
 const MEMORY_LIMIT: u64 = 512 << 20;
 /// Microseconds; when everything began.
@@ -42,22 +40,21 @@ const BEGIN: i64 = 1_750_000_000_000_000;
 fn main() -> Fallible<()> {
     let mut arguments = std::env::args().skip(1);
     let profiles: u64 = arguments.next().map_or(Ok(1_000_000), |n| n.parse())?;
-    let page_rows: usize = arguments.next().map_or(Ok(20_000), |n| n.parse())?;
     let temporary = tempfile::tempdir()?;
     let directory = arguments.next().map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(measure(profiles, page_rows, directory)))
+    runtime.block_on(Box::pin(measure(profiles, directory)))
 }
 
-async fn measure(profiles: u64, page_rows: usize, directory: PathBuf) -> Fallible<()> {
+async fn measure(profiles: u64, directory: PathBuf) -> Fallible<()> {
     let store = Store::open(&StoreLocation::Directory(directory))?;
     let shapes: Vec<ModelShape> = (0..4).map(shape).collect();
     let begin = Instant::now();
     let cut = match written(&store, &shapes).await? {
         Some(cut) => cut,
-        None => write(&store, &shapes, profiles, page_rows).await?,
+        None => write(&store, &shapes, profiles).await?,
     };
-    println!("{profiles} profiles, {page_rows} rows a page; written in {:.1?}", begin.elapsed());
+    println!("{profiles} profiles; written in {:.1?}", begin.elapsed());
     let open = async || {
         let fields = ["user_id".to_string(), "email".to_string()];
         ProfileReader::open(&store, &cut, &shapes, &fields, MEMORY_LIMIT).await
@@ -157,14 +154,12 @@ async fn written(store: &Store, shapes: &[ModelShape]) -> Fallible<Option<Cut>> 
     Ok(cut.identities.is_some().then_some(cut))
 }
 
-async fn write(store: &Store, shapes: &[ModelShape], profiles: u64, page_rows: usize) -> Fallible<Cut> {
+async fn write(store: &Store, shapes: &[ModelShape], profiles: u64) -> Fallible<Cut> {
     let mut cut = Cut::default();
     let mut add = Vec::new();
     for field in ["user_id", "email"] {
         let batch = |keys: &[Key]| identities(field, keys);
-        add.extend(
-            stage_all(store, &TableId::Identities, Some(field), keys(field, 0..profiles), page_rows, batch).await?,
-        );
+        add.extend(stage_all(store, &TableId::Identities, Some(field), keys(field, 0..profiles), batch).await?);
     }
     let whole = with_partition(&identities_schema(), "field");
     let metadata = Some(Store::metadata(&TableId::Identities, &whole, &["field"], &[])?);
@@ -175,7 +170,7 @@ async fn write(store: &Store, shapes: &[ModelShape], profiles: u64, page_rows: u
         let schema = records_schema(&result_schema((&shape.primary_key, ValueType::String), &activated(), &[]));
         let members = (0..profiles).filter(|profile| !(profile + number as u64).is_multiple_of(10));
         let batch = |keys: &[Key]| records(&schema, &shape.primary_key, keys);
-        let add = stage_all(store, &id, None, keys(&shape.primary_key, members), page_rows, batch).await?;
+        let add = stage_all(store, &id, None, keys(&shape.primary_key, members), batch).await?;
         let metadata = Some(Store::metadata(&id, &schema, &[], &[])?);
         let version = store.commit(&id, None, Commit { metadata, add, ..Commit::default() }).await?;
         cut.records.insert(shape.slug.clone(), version);
@@ -193,48 +188,21 @@ fn keys(field: &str, profiles: impl Iterator<Item = u64>) -> Vec<Key> {
     keys
 }
 
+/// Writes the rows as a run does.
 async fn stage_all(
     store: &Store,
     id: &TableId,
     partition: Option<&str>,
     keys: Vec<Key>,
-    page_rows: usize,
     batch: impl Fn(&[Key]) -> Fallible<RecordBatch>,
 ) -> Fallible<Vec<StagedFile>> {
-    // as `store::data_file` writes
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::LZ4_RAW)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_max_row_group_row_count(Some(131_072))
-        .set_data_page_row_count_limit(page_rows)
-        .set_write_batch_size(page_rows.min(1024));
-    for hash in [KEY_HI, KEY_LO, ROW_HI, ROW_LO] {
-        properties = properties
-            .set_column_dictionary_enabled(hash.into(), false)
-            .set_column_compression(hash.into(), Compression::UNCOMPRESSED);
+    let (schema, now) = (batch(&[])?.schema(), chrono::DateTime::UNIX_EPOCH);
+    let partition: Vec<_> = partition.map(|field| ("field", field)).into_iter().collect();
+    let mut writer = RollingWriter::new(store, id, "bench", schema, &partition, now);
+    for part in keys.chunks(8192) {
+        writer.write(&batch(part)?).await?;
     }
-    let properties = properties.build();
-    let mut staged = Vec::new();
-    for (number, keys) in keys.chunks(FILE_ROWS).enumerate() {
-        let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, batch(&[])?.schema(), Some(properties.clone()))?;
-        for part in keys.chunks(50_000) {
-            writer.write(&batch(part)?)?;
-        }
-        writer.close()?;
-        let path = format!("bench/{}{number}.parquet", partition.unwrap_or_default());
-        let size = bytes.len() as u64;
-        store.object_store().put(&store.path(id, &path), bytes.into()).await?;
-        staged.push(StagedFile {
-            path,
-            size,
-            rows: keys.len() as u64,
-            hash_range: keys.first().map(|key| key.0.0).zip(keys.last().map(|key| key.0.0)),
-            partition: partition.map(|field| ("field".to_string(), field.to_string())).into_iter().collect(),
-            written_at: chrono::DateTime::UNIX_EPOCH,
-        });
-    }
-    Ok(staged)
+    Ok(writer.finish().await?)
 }
 
 fn longs(values: impl Iterator<Item = i64>) -> ArrayRef {
@@ -274,7 +242,6 @@ fn records(schema: &SchemaRef, key_field: &str, keys: &[Key]) -> Fallible<Record
         times(keys.iter().map(|key| key.1 as i64 / 1000)),
         longs(keys.iter().map(|key| key.0.0)),
         longs(keys.iter().map(|key| key.0.1)),
-        longs(keys.iter().map(|key| random(key) as i64)),
         longs(keys.iter().map(|key| random(key) as i64)),
     ];
     Ok(RecordBatch::try_new(schema.clone(), columns)?)

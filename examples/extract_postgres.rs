@@ -15,6 +15,10 @@ use std::time::Instant;
 use cloud_connect::warehouse::{self, ConnectionParams, QueryOptions};
 use futures::TryStreamExt;
 
+// as the program has it
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();

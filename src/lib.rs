@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod diff;
 pub mod identity;
+pub mod memory;
 pub mod model;
 pub mod profiles;
 pub mod secrets;

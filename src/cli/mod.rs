@@ -27,8 +27,9 @@ use tracing_subscriber::EnvFilter;
 use crate::catalog::CatalogError;
 use crate::clock::SystemClock;
 use crate::config::{self, ConfigErrors, Project};
+use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::profiles::ProfilesError;
-use crate::sync::{DEFAULT_MEMORY_LIMIT, Engine, MIN_MEMORY_LIMIT, SyncError};
+use crate::sync::{Engine, SyncError};
 use crate::warehouse::WarehouseError;
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
@@ -58,7 +59,7 @@ struct Global {
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Memory that a command may use, for example 512MiB (least: 64MiB)
+    /// Memory that a command may use, for example 512MiB (least: 256MiB)
     #[arg(long, global = true, value_name = "SIZE", value_parser = memory_size, env = "CLOUD_CONNECT_MEMORY_LIMIT")]
     memory_limit: Option<u64>,
 }
@@ -91,7 +92,7 @@ enum Command {
 fn memory_size(text: &str) -> Result<u64, String> {
     let size: bytesize::ByteSize = text.parse()?;
     if size.as_u64() < MIN_MEMORY_LIMIT {
-        return Err("at least 64MiB are needed".into());
+        return Err("at least 256MiB are needed".into());
     }
     Ok(size.as_u64())
 }

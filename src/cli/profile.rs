@@ -62,5 +62,5 @@ pub async fn reader(engine: &Engine, as_of: Option<&AsOf>) -> Result<ProfileRead
     let cut = engine.catalog.cut(as_of).await?;
     let shapes: Vec<ModelShape> = engine.project.models.values().map(ModelShape::from).collect();
     let fields: Vec<String> = engine.project.identities.iter().map(|i| i.field.clone()).collect();
-    Ok(ProfileReader::open(&engine.store, &cut, &shapes, &fields, engine.memory_limit / 2).await?)
+    Ok(ProfileReader::open(&engine.store, &cut, &shapes, &fields, engine.memory.limit / 2).await?)
 }

@@ -8,11 +8,9 @@ use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
 use super::{Connection, IdentityField, Normalization, StoreLocation, keys, names, suggest};
+use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};
 use crate::warehouse::Provider;
-
-/// The least memory that a run can work in.
-pub(super) const MIN_MEMORY: u64 = 64 * 1024 * 1024;
 
 /// The top level as far as it could be read; `None` where a fault hides what is meant.
 #[derive(Default)]
@@ -117,8 +115,8 @@ fn decode_memory(file: &File, node: &Node) -> Option<u64> {
         file.fault("invalid-size", node.span, "`memory_limit` has to be a size in bytes", HINT);
         return None;
     };
-    if size.as_u64() < MIN_MEMORY {
-        let least = MIN_MEMORY / (1024 * 1024);
+    if size.as_u64() < MIN_MEMORY_LIMIT {
+        let least = MIN_MEMORY_LIMIT / (1024 * 1024);
         file.fault("out-of-range", node.span, format!("`memory_limit` has to be {least}MiB or more"), HINT);
         return None;
     }

@@ -13,7 +13,7 @@ use super::index::{HashIndex, OldRows};
 use super::row_hash::RowHasher;
 use super::spill::{Spill, SpillBuffer, SpillFolder};
 use super::state;
-use crate::store::schema::{KEY_HI, KEY_LO, ROW_HI, ROW_LO, join_hash, split_hash};
+use crate::store::schema::{HASHES, join_hash, split_hash};
 use crate::values::convert::to_stored;
 use crate::values::{ValueType, convert};
 
@@ -26,6 +26,8 @@ const MAX_CHANGED_PARTS: usize = 128;
 pub const MAX_SAMPLES: usize = 20;
 /// The last column of a spilled batch: of a changed row its old row's number, of a pending one whether it is bad.
 const MARK: &str = "_mark";
+/// The hash columns and the mark, at the end of a spilled batch.
+const MARKS: usize = HASHES.len() + 1;
 
 /// Why rows were set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -112,7 +114,7 @@ impl Differ {
     ) -> Self {
         let value_types = result.fields().iter().map(|f| ValueType::of(f).unwrap_or(ValueType::String)).collect();
         let mut fields: Vec<Arc<Field>> = result.fields().iter().cloned().collect();
-        fields.extend([KEY_HI, KEY_LO, ROW_HI, ROW_LO].map(|n| Arc::new(Field::new(n, DataType::Int64, false))));
+        fields.extend(HASHES.map(|name| Arc::new(Field::new(name, DataType::Int64, false))));
         fields.push(Arc::new(Field::new(MARK, DataType::UInt32, false)));
         let schema: SchemaRef = Arc::new(Schema::new(fields));
         let changed_parts = old.files.len().min(MAX_CHANGED_PARTS);
@@ -199,7 +201,7 @@ impl Differ {
     ) -> Result<(), ArrowError> {
         let columns = self.pending.schema().fields().len();
         // the key's own text is only for the report
-        let key_and_hashes = std::iter::once(0).chain(columns - 5..columns).collect();
+        let key_and_hashes = std::iter::once(0).chain(columns - MARKS..columns).collect();
         let Some(reader) = self.pending.read(partition, Some(key_and_hashes))? else { return Ok(()) };
         // first sight of the whole partition, hashes only: which keys are new, and which come twice
         let mut fresh: HashMap<u128, u8, BuildKeyHasher> = HashMap::default();
@@ -297,7 +299,7 @@ impl Differ {
         buffer.push(&RecordBatch::try_new(self.changed.schema().clone(), columns)?, &lengths)
     }
 
-    fn seen(&self, bad: bool, old_hash: u128, new_hash: u128) -> u8 {
+    fn seen(&self, bad: bool, old_hash: u64, new_hash: u64) -> u8 {
         match bad {
             true => state::BAD,
             false if !self.rebaseline && old_hash == new_hash => state::UNCHANGED,
@@ -344,7 +346,7 @@ pub struct DiffWorker {
     hasher: RowHasher,
     pending: SpillBuffer,
     changed: SpillBuffer,
-    found: Vec<Option<(u128, u32)>>,
+    found: Vec<Option<(u64, u32)>>,
 }
 
 impl DiffWorker {
@@ -409,23 +411,21 @@ impl DiffWorker {
     fn spilled(
         &self,
         batch: &KeyedBatch,
-        hashes: &[u128],
+        hashes: &[u64],
         rows: impl ExactSizeIterator<Item = (u32, u32)> + Clone,
     ) -> Result<RecordBatch, ArrowError> {
         let indices = UInt32Array::from_iter_values(rows.clone().map(|(row, _)| row));
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.columns.len() + 5);
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.columns.len() + MARKS);
         for (column, value_type) in batch.columns.iter().zip(&self.shared.value_types) {
             columns.push(to_stored(&take(column, &indices, None)?, *value_type)?);
         }
         let key = |row: u32| split_hash(batch.keys[row as usize].unwrap_or_default());
-        let row_hash = |row: u32| split_hash(hashes[row as usize]);
         let longs = |f: &dyn Fn(u32) -> i64| -> ArrayRef {
             Arc::new(Int64Array::from_iter_values(indices.values().iter().map(|row| f(*row))))
         };
         columns.push(longs(&|row| key(row).0));
         columns.push(longs(&|row| key(row).1));
-        columns.push(longs(&|row| row_hash(row).0));
-        columns.push(longs(&|row| row_hash(row).1));
+        columns.push(longs(&|row| hashes[row as usize] as i64));
         columns.push(Arc::new(UInt32Array::from_iter_values(rows.map(|(_, mark)| mark))));
         RecordBatch::try_new(self.shared.pending.schema().clone(), columns)
     }
@@ -450,16 +450,16 @@ fn cell_text(column: &ArrayRef, row: usize) -> String {
 
 /// The hash columns and the mark at the end of a spilled batch.
 struct Hashes {
-    columns: [Int64Array; 4],
+    columns: [Int64Array; HASHES.len()],
     marks: UInt32Array,
 }
 
 impl Hashes {
     fn of(batch: &RecordBatch) -> Self {
-        let first = batch.num_columns() - 5;
+        let first = batch.num_columns() - MARKS;
         let column = |i: usize| batch.column(first + i).as_primitive::<Int64Type>().clone();
-        let marks = batch.column(first + 4).as_primitive::<UInt32Type>().clone();
-        Self { columns: [column(0), column(1), column(2), column(3)], marks }
+        let marks = batch.column(first + HASHES.len()).as_primitive::<UInt32Type>().clone();
+        Self { columns: std::array::from_fn(column), marks }
     }
 
     fn len(&self) -> usize {
@@ -470,8 +470,8 @@ impl Hashes {
         join_hash(self.columns[0].value(row), self.columns[1].value(row))
     }
 
-    fn row(&self, row: usize) -> u128 {
-        join_hash(self.columns[2].value(row), self.columns[3].value(row))
+    fn row(&self, row: usize) -> u64 {
+        self.columns[2].value(row) as u64
     }
 
     fn mark(&self, row: usize) -> u32 {

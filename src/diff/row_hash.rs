@@ -19,12 +19,12 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Version of the encoding, kept with every record store.
 pub const ROW_ENCODING: u32 = 1;
 
-/// The hash of a key, and of an identity value: of its normalized text.
+/// The hash of a key, and of an identity value: of its normalized text. 128 bits, since any two keys of a table may meet.
 pub fn key_hash(text: &str) -> u128 {
     xxh3_128(text.as_bytes())
 }
@@ -37,8 +37,9 @@ pub struct RowHasher {
 }
 
 impl RowHasher {
-    /// The hash of each row over these columns. Strings may be in any string layout.
-    pub fn hash(&mut self, columns: &[ArrayRef], rows: usize) -> Vec<u128> {
+    /// The hash of each row over these columns. Strings may be in any string layout. 64 bits do: a row's hash is only
+    /// ever compared with the one that its own key had before.
+    pub fn hash(&mut self, columns: &[ArrayRef], rows: usize) -> Vec<u64> {
         // lengths first, so that each column can then be written in one sweep
         let fixed: usize = columns.iter().map(|c| fixed_width(c.data_type())).sum();
         self.offsets.clear();
@@ -59,7 +60,7 @@ impl RowHasher {
             write_column(column, &mut self.bytes, &mut cursor);
         }
         // `cursor` now ends each row: a null takes less than its column's width
-        (0..rows).map(|row| xxh3_128(&self.bytes[self.offsets[row]..cursor[row]])).collect()
+        (0..rows).map(|row| xxh3_64(&self.bytes[self.offsets[row]..cursor[row]])).collect()
     }
 }
 
@@ -184,7 +185,7 @@ mod tests {
     use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray};
     use std::sync::Arc;
 
-    fn hash(columns: &[ArrayRef]) -> Vec<u128> {
+    fn hash(columns: &[ArrayRef]) -> Vec<u64> {
         RowHasher::default().hash(columns, columns[0].len())
     }
 
@@ -198,7 +199,7 @@ mod tests {
         ];
         let encoded_first = [&[1][..], &42i64.to_le_bytes(), &[1, 6, 0, 0, 0], b"e-bike", &[1, 1]].concat();
         let encoded_second = [&[0][..], &[1, 0, 0, 0, 0], &[0]].concat();
-        assert_eq!(hash(&columns), [xxh3_128(&encoded_first), xxh3_128(&encoded_second)]);
+        assert_eq!(hash(&columns), [xxh3_64(&encoded_first), xxh3_64(&encoded_second)]);
         assert_eq!(key_hash("ada@example.com"), xxh3_128(b"ada@example.com"));
     }
 

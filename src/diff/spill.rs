@@ -1,7 +1,7 @@
 //! Rows set aside on local disk, split into parts, while the rest of the result still comes in.
 //!
-//! A spill's folder holds a locked file for as long as its process lives, so that what a crash left behind is told from
-//! what is in use, and removed by [`clean`].
+//! A spill's folder is locked (`flock` on the folder itself) for as long as its process lives, so that what a crash left
+//! behind, even in the middle of creating or removing it, is told from what is in use, and removed by [`clean`].
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
@@ -15,23 +15,30 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
-const OWNER: &str = "owner.lock";
-
 /// A folder for spills that is removed when it is dropped, or by [`clean`] after a crash.
 #[derive(Debug)]
 pub struct SpillFolder {
     path: PathBuf,
-    _owner: File,
+    _lock: File,
 }
 
 impl SpillFolder {
-    /// Creates `parent/name`.
+    /// Creates `parent/name`, a name that nobody else uses.
     pub fn create(parent: &Path, name: &str) -> std::io::Result<Self> {
         let path = parent.join(name);
-        std::fs::create_dir_all(&path)?;
-        let owner = File::create(path.join(OWNER))?;
-        owner.try_lock()?;
-        Ok(Self { path, _owner: owner })
+        loop {
+            std::fs::create_dir_all(&path)?;
+            let lock = match File::open(&path) {
+                Ok(folder) => folder,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            lock.lock()?;
+            // a clean of another process may have removed it between its creation and its lock
+            if path.try_exists()? {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -57,11 +64,14 @@ pub fn clean(parent: &Path) -> std::io::Result<usize> {
     };
     for entry in entries {
         let folder = entry?.path();
-        // no owner file: its process died (or is) between two system calls; a later clean gets it
-        let Ok(owner) = File::open(folder.join(OWNER)) else { continue };
-        if owner.try_lock().is_ok() {
-            std::fs::remove_dir_all(&folder)?;
-            removed += 1;
+        // gone meanwhile: its owner, or another clean, removed it
+        let Ok(lock) = File::open(&folder) else { continue };
+        if lock.try_lock().is_ok() {
+            match std::fs::remove_dir_all(&folder) {
+                Ok(()) => removed += 1,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
         }
     }
     Ok(removed)

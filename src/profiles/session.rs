@@ -17,7 +17,7 @@ use super::files::{FilesTable, TableFiles, object_store_url};
 use super::tables::{Tables, column};
 use super::wide::{MembershipsTable, WideTable, hash_joins_fit};
 use crate::store::Store;
-use crate::store::schema::{KEY_HI, KEY_LO, ROW_HI, ROW_LO};
+use crate::store::schema::HASHES;
 
 /// Below this, a further partition's sorts would have too little memory to be worth it.
 const PARTITION_BYTES: u64 = 64 << 20;
@@ -48,7 +48,7 @@ pub(super) fn open(store: &Store, tables: &Arc<Tables>, memory_limit: u64) -> Re
     for model in &tables.models {
         let Some(records) = &model.records else { continue };
         let names = records.file_schema.fields().iter().map(|field| field.name().as_str());
-        let shown: Vec<&str> = names.filter(|name| ![KEY_HI, KEY_LO, ROW_HI, ROW_LO].contains(name)).collect();
+        let shown: Vec<&str> = names.filter(|name| !HASHES.contains(name)).collect();
         let name = format!("records_{}", model.slug);
         session.register_table(name.as_str(), view(&name, records, &shown)?)?;
     }

@@ -24,13 +24,17 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::ops::Range;
 
-use super::schema::{KEY_HI, KEY_LO, ROW_HI, ROW_LO, SINCE};
+use super::schema::{HASHES, KEY_HI, SINCE};
 use super::{DataFile, StagedFile, Store, StoreError, TableId};
 
 /// A data file is closed once it has so many rows: small enough that a rewrite for a few changes stays cheap and that
 /// several files keep every core busy, large enough that a big table has hundreds of files and not millions.
 pub const TARGET_ROWS: u64 = 262_144;
 const ROW_GROUP_ROWS: usize = 131_072;
+/// A row group is ended early when it takes so much memory.
+const ROW_GROUP_BYTES: usize = 12 << 20;
+/// A look at one row decodes one page of each column.
+const PAGE_ROWS: usize = 4096;
 const UPLOAD_BYTES: usize = 4 << 20;
 
 /// Writes one data file of a table into the run's folder.
@@ -69,7 +73,7 @@ impl DataFileWriter {
         }
         self.writer.write(batch).await?;
         // what is encoded but not yet flushed stays in memory: bound it
-        if self.writer.in_progress_size() > 24 << 20 {
+        if self.writer.memory_size() > ROW_GROUP_BYTES {
             self.writer.flush().await?;
         }
         Ok(())
@@ -92,6 +96,7 @@ fn properties(table: &TableId, schema: &Schema) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::LZ4_RAW)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(concat!("cloud-connect ", env!("CARGO_PKG_VERSION")).to_string());
     for (position, field) in schema.fields().iter().enumerate() {
@@ -108,7 +113,7 @@ fn properties(table: &TableId, schema: &Schema) -> WriterProperties {
             builder = builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
         }
     }
-    for hash in [KEY_HI, KEY_LO, ROW_HI, ROW_LO] {
+    for hash in HASHES {
         // hashes do not compress and do not repeat
         let column = ColumnPath::from(hash);
         builder = builder

@@ -9,7 +9,7 @@
 //! | each further identity field | string | normalized |
 //! | `_cc_since` | timestamp | when the row entered the model: the membership's beginning |
 //! | `_cc_key_hi`, `_cc_key_lo` | long | xxh3-128 of the key's normalized text, see [`split_hash`] |
-//! | `_cc_row_hi`, `_cc_row_lo` | long | xxh3-128 of the row's canonical encoding (`diff::row_hash`) |
+//! | `_cc_row_hash` | long | xxh3-64 of the row's canonical encoding (`diff::row_hash`) |
 //!
 //! `identities`: `profile_id` string, `value` string (normalized), `founder` bool (the identity that created the
 //! profile: exactly one each), `run_id` string, `created_at` timestamp, `_cc_key_hi`, `_cc_key_lo` (of `value`);
@@ -31,10 +31,10 @@ pub const SINCE: &str = "_cc_since";
 pub const KEY_HI: &str = "_cc_key_hi";
 /// Low half of the key hash.
 pub const KEY_LO: &str = "_cc_key_lo";
-/// High half of the row hash.
-pub const ROW_HI: &str = "_cc_row_hi";
-/// Low half of the row hash.
-pub const ROW_LO: &str = "_cc_row_lo";
+/// The row hash.
+pub const ROW_HASH: &str = "_cc_row_hash";
+/// The columns that hold hashes, behind all others.
+pub const HASHES: [&str; 3] = [KEY_HI, KEY_LO, ROW_HASH];
 
 /// A hash as two Delta longs. The high half keeps the order of the unsigned hash, so file statistics bound buckets.
 pub fn split_hash(hash: u128) -> (i64, i64) {
@@ -69,7 +69,7 @@ pub fn result_schema(key: (&str, ValueType), activated: &[(String, ValueType)], 
 pub fn records_schema(result: &Schema) -> SchemaRef {
     let mut fields: Vec<Arc<Field>> = result.fields().iter().cloned().collect();
     fields.push(Arc::new(value_field(SINCE, ValueType::Timestamp)));
-    fields.extend([KEY_HI, KEY_LO, ROW_HI, ROW_LO].map(|name| Arc::new(Field::new(name, DataType::Int64, false))));
+    fields.extend(HASHES.map(|name| Arc::new(Field::new(name, DataType::Int64, false))));
     Arc::new(Schema::new(fields))
 }
 

@@ -3,6 +3,7 @@
 use arrow::datatypes::{DataType, Schema};
 
 use crate::catalog::CatalogError;
+use crate::memory::MemoryPlan;
 use crate::store::StoreError;
 use crate::values::convert::ConvertError;
 use crate::warehouse::WarehouseError;
@@ -34,6 +35,8 @@ pub enum SyncError {
     NothingHeld(String),
     #[error("the removals of run `{run}` were {status} already")]
     HoldEnded { run: String, status: String },
+    #[error("{rows} rows are too many for a memory limit of {}", bytesize::ByteSize(*.limit))]
+    TooManyRows { rows: u64, limit: u64 },
     #[error("cancelled")]
     Cancelled,
     #[error("{0}")]
@@ -95,6 +98,11 @@ impl SyncError {
             Self::HoldEnded { status, .. } if status == "superseded" => {
                 "a later run compared anew: `cloud-connect runs` shows whether it is held".into()
             }
+            Self::TooManyRows { rows, .. } if *rows < u64::from(u32::MAX) => {
+                let least = bytesize::ByteSize(MemoryPlan::limit_for(*rows).next_multiple_of(1 << 20));
+                format!("give it at least `--memory-limit {least}` (or `memory_limit:` in cloud-connect.yml)")
+            }
+            Self::TooManyRows { .. } => "split the model: a record store holds less than 4,294,967,295 rows".into(),
             Self::Store(StoreError::Conflict { .. }) => "nothing was changed: run it again".into(),
             Self::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
                 "free some disk space (the state's directory, which also takes spilled rows) and run it again".into()

@@ -16,7 +16,7 @@ use super::definition::{Definition, DefinitionChange};
 use super::{Engine, Progress, Stage, SyncError};
 use crate::config::Normalization;
 use crate::diff::compare::{DiffWorker, Differ, KeyedBatch, PARTITIONS};
-use crate::diff::index::{BYTES_PER_ROW, HashIndex, OldRows};
+use crate::diff::index::{BYTES_PER_ROW, BYTES_PER_ROW_OF_ALL, HashIndex, OldRows};
 use crate::diff::spill::SpillFolder;
 use crate::identity::normalized_keys;
 use crate::model::Model;
@@ -52,6 +52,7 @@ pub(super) struct Extraction<'a> {
 impl Engine {
     /// Runs the query and compares its rows, again after passing trouble. Nothing outside the spill folder changes.
     pub(super) async fn extract(&self, extraction: &Extraction<'_>) -> Result<Extracted, SyncError> {
+        self.check_rows(extraction.files.iter().map(|file| file.rows).sum())?;
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(500))
             .with_max_delay(Duration::from_secs(30))
@@ -117,7 +118,7 @@ impl Engine {
         let high = if resident == 0 { 0 } else { Differ::partition_range(resident - 1).1 };
         let index = match resident {
             0 => HashIndex::default(),
-            _ => HashIndex::load(&self.store, &table, &old, 0, high, self.threads).await?,
+            _ => HashIndex::load(&self.store, &table, &old, 0, high, self.memory.tasks).await?,
         };
         let reshape = change == DefinitionChange::Shape;
         let differ = Arc::new(Differ::new(old, index, resident, reshape, &result, extraction.folder));
@@ -126,12 +127,12 @@ impl Engine {
         let identity = self.project.identities.iter().find(|identity| identity.field == model.external_key);
         let steps: Arc<[Normalization]> =
             identity.map_or_else(|| [].into(), |identity| identity.normalize.as_slice().into());
-        let (sender, receiver) = mpsc::channel::<RecordBatch>(self.threads);
+        let (sender, receiver) = mpsc::channel::<RecordBatch>(self.memory.tasks);
         let receiver = Arc::new(Mutex::new(receiver));
         let mut workers = JoinSet::new();
-        for _ in 0..self.threads {
+        for _ in 0..self.memory.tasks {
             let (receiver, converter, steps) = (receiver.clone(), converter.clone(), steps.clone());
-            let mut worker = DiffWorker::new(differ.clone(), (self.memory_limit / 32) as usize);
+            let mut worker = DiffWorker::new(differ.clone(), self.memory.spill as usize / self.memory.tasks);
             workers.spawn(async move {
                 loop {
                     let next = receiver.lock().await.recv().await;
@@ -155,11 +156,23 @@ impl Engine {
         Ok(Extracted { differ, definition, change, result, retries: 0 })
     }
 
+    /// Can the state of so many rows be held?
+    fn check_rows(&self, rows: u64) -> Result<(), SyncError> {
+        // the last number stands for no row
+        if rows > self.memory.hashes || rows >= u64::from(u32::MAX) {
+            return Err(SyncError::TooManyRows { rows, limit: self.memory.limit });
+        }
+        Ok(())
+    }
+
     /// How many partitions' old hashes fit into their share of the memory limit.
     fn resident_partitions(&self, old_rows: u64) -> usize {
-        let budget = self.memory_limit / 100 * 45;
-        let needed = (old_rows * BYTES_PER_ROW).max(1);
-        if needed <= budget { PARTITIONS } else { (PARTITIONS as u64 * budget / needed) as usize }
+        let budget = self.memory.hashes.saturating_sub(old_rows);
+        if old_rows * BYTES_PER_ROW_OF_ALL <= budget {
+            PARTITIONS
+        } else {
+            (PARTITIONS as u64 * budget / (old_rows * BYTES_PER_ROW)).min(PARTITIONS as u64 - 1) as usize
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::diff::spill::SpillFolder;
 use crate::diff::state;
 use crate::identity::resolve::{MAX_ASKED, Resolver};
 use crate::store::data_file::{ReadOptions, RollingWriter, read, read_file};
-use crate::store::schema::{KEY_HI, KEY_LO, join_hash, records_schema};
+use crate::store::schema::{KEY_HI, KEY_LO, join_hash, records_schema, split_hash};
 use crate::store::{Commit, TableId};
 
 type Keys = HashSet<u128, BuildKeyHasher>;
@@ -51,18 +51,6 @@ impl Engine {
             }
         }
         Ok(Hold { removed, of: old.len() as u64, files: out.finish().await? })
-    }
-
-    async fn held_keys(&self, hold: &Hold) -> Result<Keys, SyncError> {
-        let mut keys = Keys::default();
-        for file in &hold.files {
-            let mut batches = read(&self.store, &TableId::Holds, &file.path, file.size, ReadOptions::default()).await?;
-            while let Some(batch) = batches.try_next().await? {
-                let hash = |i: usize| batch.column(i).as_primitive::<Int64Type>().values();
-                keys.extend(hash(0).iter().zip(hash(1)).map(|(hi, lo)| join_hash(*hi, *lo)));
-            }
-        }
-        Ok(keys)
     }
 
     /// The held run of that id and its hold, which must still be waiting.
@@ -103,9 +91,7 @@ impl Engine {
             return Err(SyncError::Bug("a record store without a definition".into()));
         };
         let old = Arc::new(OldRows::new(base.files.clone()));
-        let keys = self.held_keys(&hold).await?;
-        let touched = self.mark_held(&held_run.model, &old, &keys).await?;
-        drop(keys);
+        let touched = self.mark_held(&held_run.model, &old, &hold).await?;
 
         let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
         let mut columns = Vec::with_capacity(definition.columns.len());
@@ -123,7 +109,7 @@ impl Engine {
             records: records_schema(&result),
             result: Arc::new(result),
             identity_fields: self.project.identities.clone(),
-            resolver: Resolver::open(&self.store, self.threads).await?,
+            resolver: Resolver::open(&self.store, self.memory.tasks).await?,
             write: true,
             totals: std::sync::Mutex::default(),
             definition,
@@ -158,10 +144,38 @@ impl Engine {
     }
 
     /// Leaves only the held rows as not seen. Returns their key hashes, unless they are too many.
-    async fn mark_held(&self, model: &str, old: &OldRows, keys: &Keys) -> Result<Option<Vec<u128>>, SyncError> {
+    async fn mark_held(&self, model: &str, old: &OldRows, hold: &Hold) -> Result<Option<Vec<u128>>, SyncError> {
+        for row in 0..old.len() {
+            old.set_state(row, state::UNCHANGED);
+        }
+        let (mut keys, mut touched) = (Keys::default(), Some(Vec::new()));
+        for file in &hold.files {
+            let mut batches = read(&self.store, &TableId::Holds, &file.path, file.size, ReadOptions::default()).await?;
+            while let Some(batch) = batches.try_next().await? {
+                let hash = |i: usize| batch.column(i).as_primitive::<Int64Type>().values();
+                keys.extend(hash(0).iter().zip(hash(1)).map(|(hi, lo)| join_hash(*hi, *lo)));
+                if keys.len() >= MAX_ASKED {
+                    self.mark_some(model, old, &keys, &mut touched).await?;
+                    keys.clear();
+                }
+            }
+        }
+        self.mark_some(model, old, &keys, &mut touched).await?;
+        Ok(touched)
+    }
+
+    /// Marks the rows with these keys as not seen.
+    async fn mark_some(
+        &self,
+        model: &str,
+        old: &OldRows,
+        keys: &Keys,
+        touched: &mut Option<Vec<u128>>,
+    ) -> Result<(), SyncError> {
+        let (Some(low), Some(high)) = (keys.iter().min(), keys.iter().max()) else { return Ok(()) };
+        let (low, high) = (split_hash(*low).0, split_hash(*high).0);
         let table = TableId::Records(model.to_string());
-        let mut touched = Some(Vec::new());
-        for file in 0..old.files.len() {
+        for file in (0..old.files.len()).filter(|file| old.files[*file].may_hold(low, high)) {
             let mut row = old.rows_of(file).start;
             let columns = Some(vec![KEY_HI.to_string(), KEY_LO.to_string()]);
             let options = ReadOptions { columns, ..Default::default() };
@@ -170,17 +184,17 @@ impl Engine {
                 let hash = |i: usize| batch.column(i).as_primitive::<Int64Type>().values();
                 for (hi, lo) in hash(0).iter().zip(hash(1)) {
                     let key = join_hash(*hi, *lo);
-                    if !keys.contains(&key) {
-                        old.set_state(row, state::UNCHANGED);
-                    } else if let Some(list) = touched.as_mut().filter(|list| list.len() < MAX_ASKED) {
-                        list.push(key);
-                    } else {
-                        touched = None;
+                    if keys.contains(&key) {
+                        old.set_state(row, state::UNSEEN);
+                        match touched {
+                            Some(list) if list.len() < MAX_ASKED => list.push(key),
+                            _ => *touched = None,
+                        }
                     }
                     row += 1;
                 }
             }
         }
-        Ok(touched)
+        Ok(())
     }
 }

@@ -39,12 +39,8 @@ pub use run::Plan;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Project, StoreLocation};
+use crate::memory::MemoryPlan;
 use crate::store::Store;
-
-/// Memory that a run may use when nothing else is set.
-pub const DEFAULT_MEMORY_LIMIT: u64 = 512 << 20;
-/// Less than this cannot hold the buffers of one run.
-pub const MIN_MEMORY_LIMIT: u64 = 64 << 20;
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,10 +87,7 @@ pub struct Engine {
     pub store: Store,
     pub catalog: Catalog,
     pub clock: Arc<dyn Clock>,
-    /// Bytes.
-    pub memory_limit: u64,
-    /// Cores to use.
-    pub threads: usize,
+    pub memory: MemoryPlan,
     /// Catalog, locks and spilled rows: local, also when the store is not.
     state: PathBuf,
 }
@@ -109,9 +102,8 @@ impl Engine {
         std::fs::create_dir_all(&state)?;
         let store = Store::open(&project.store)?;
         let catalog = Catalog::open(&state.join("catalog.db")).await?;
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let memory_limit = memory_limit.max(MIN_MEMORY_LIMIT);
-        Ok(Self { project: Arc::new(project), store, catalog, clock, memory_limit, threads, state })
+        let memory = MemoryPlan::new(memory_limit, std::thread::available_parallelism().map_or(2, usize::from));
+        Ok(Self { project: Arc::new(project), store, catalog, clock, memory, state })
     }
 
     fn spill_folder(&self) -> PathBuf {

@@ -212,7 +212,7 @@ impl Engine {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Extracted, SyncError> {
-        let warehouse = self.project.open_connection(&model.connection, self.memory_limit / 4)?;
+        let warehouse = self.project.open_connection(&model.connection, self.memory.query)?;
         let before = base.definition.as_ref();
         let extraction = Extraction { model, warehouse, before, files: &base.files, folder, progress, cancel };
         self.extract(&extraction).await
@@ -241,7 +241,7 @@ impl Engine {
             identity_fields: self.project.identities.clone(),
             records: records_schema(&result),
             result,
-            resolver: Resolver::open(&self.store, self.threads).await?,
+            resolver: Resolver::open(&self.store, self.memory.tasks).await?,
             write,
             totals: std::sync::Mutex::default(),
         });
@@ -338,13 +338,13 @@ impl Engine {
         Ok(touched.take())
     }
 
-    /// Runs a job once a core, at once.
+    /// Runs a job as often as there are tasks, at once.
     pub(super) async fn in_tasks<F>(&self, job: impl Fn() -> F) -> Result<(), SyncError>
     where
         F: Future<Output = Result<(), SyncError>> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        for _ in 0..self.threads {
+        for _ in 0..self.memory.tasks {
             tasks.spawn(job());
         }
         while let Some(done) = tasks.join_next().await {

@@ -123,16 +123,16 @@ async fn stored(engine: &Engine) -> State {
     state
 }
 
-async fn check(results: Vec<Vec<Row>>, memory_limit: u64) {
+async fn check(results: Vec<Vec<Row>>, hashes: u64) {
     let dir = tempfile::tempdir().unwrap();
     project(dir.path());
     let config = crate::config::load(dir.path()).unwrap();
-    let mut engine = Engine::open(config, super::MIN_MEMORY_LIMIT, Arc::new(SystemClock)).await.unwrap();
+    let mut engine = Engine::open(config, crate::memory::MIN_MEMORY_LIMIT, Arc::new(SystemClock)).await.unwrap();
     let mut state = State::new();
     for rows in results {
         write_rows(dir.path(), &rows);
-        // set anew for each run: so little that the old rows' hashes are partly, or not at all, in memory
-        engine.memory_limit = memory_limit;
+        // the states of at most 40 rows, and the hashes of all, some or none
+        engine.memory.hashes = 40 + hashes;
         let report = engine.run("rows", &Silent, &CancellationToken::new()).await;
         let (next, expected) = apply(&state, &rows);
         let RunReport { added, changed, removed, unchanged, quarantined, .. } = report;
@@ -161,9 +161,9 @@ proptest! {
     fn the_comparison_agrees_with_a_plain_map(
         results in proptest::collection::vec(result(), 1..4),
         // all resident; about half of them; none
-        memory_limit in prop_oneof![Just(super::MIN_MEMORY_LIMIT), Just(1500u64), Just(0u64)],
+        hashes in prop_oneof![Just(1u64 << 20), Just(700u64), Just(0u64)],
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(Box::pin(check(results, memory_limit)));
+        runtime.block_on(Box::pin(check(results, hashes)));
     }
 }

@@ -74,7 +74,7 @@ impl Engine {
     ) -> Result<(), SyncError> {
         let mut additions = Additions::new(cx, links, Source::Waiting);
         let width = cx.result.fields().len();
-        let without_since: Vec<usize> = (0..width).chain(width + 1..width + 5).collect();
+        let without_since: Vec<usize> = (0..width).chain(width + 1..cx.records.fields().len()).collect();
         for file in 0..differ.old.files.len() {
             let mut row = differ.old.rows_of(file).start;
             let mut batches =

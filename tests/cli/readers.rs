@@ -15,7 +15,7 @@ fn python() -> PathBuf {
 }
 
 const READ: &str = r#"
-import json, sys
+import json, os, sys
 import polars
 from deltalake import DeltaTable
 store = sys.argv[1]
@@ -28,7 +28,9 @@ frame = polars.read_delta(f"{store}/records/people").sort("email")
 seen["rows"] = frame.select("email", "city", "spent").rows()
 seen["types"] = [str(t) for t in frame.select("email", "spent", "_cc_since").dtypes]
 seen["first"] = DeltaTable(f"{store}/records/people", version=0).to_pyarrow_table().num_rows
-print(json.dumps(seen))
+print(json.dumps(seen), flush=True)
+# the libraries' own threads are sometimes still running when the interpreter tears itself down, which then aborts
+os._exit(0)
 "#;
 
 #[test]

@@ -94,8 +94,8 @@ fn wrong_types_say_what_is_wanted() {
 fn memory_has_a_lower_bound() {
     let case = |text: &str| Case::project(&format!("memory_limit: {text}\n{PROJECT}"));
     assert_eq!(case("1GiB").load().unwrap().memory_limit, Some(1 << 30));
-    assert_eq!(case("134217728").load().unwrap().memory_limit, Some(1 << 27));
-    case("1MiB").expect("out-of-range", 1, 15, "64MiB or more", "512MiB");
+    assert_eq!(case("268435456").load().unwrap().memory_limit, Some(1 << 28));
+    case("1MiB").expect("out-of-range", 1, 15, "256MiB or more", "512MiB");
 }
 
 #[test]

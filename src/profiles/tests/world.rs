@@ -105,9 +105,8 @@ pub fn records_batch(key: &str, rows: &[Row]) -> RecordBatch {
         Arc::new(StringArray::from_iter(rows.iter().map(|row| row.extra.as_deref()))),
         times(rows.iter().map(|row| row.since)),
         hi.clone(),
-        lo.clone(),
-        hi,
         lo,
+        hi,
     ];
     RecordBatch::try_new(schema, columns).unwrap()
 }
