@@ -1,7 +1,8 @@
 //! The catalog: runs, publications and holds, in SQLite.
 //!
 //! Invariants: a publication row is written in one transaction with its run's end and its hold, so a reader sees all of
-//! a run or nothing of it; everything here that matters can be rebuilt from the commits in the store (`sync::publish`).
+//! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
+//! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub enum CatalogError {
     Report(#[from] serde_json::Error),
     #[error("no run `{0}`")]
     NoSuchRun(String),
+    #[error("several runs begin with `{0}`")]
+    AmbiguousRun(String),
     #[error("`{0}` is neither a run's id nor a time")]
     NotAMoment(String),
 }
@@ -99,7 +102,8 @@ impl Catalog {
     }
 
     /// Records a run's end and what it made visible, in one transaction. Repeating it changes nothing.
-    pub async fn finish(&self, publication: &Publication<'_>) -> Result<(), CatalogError> {
+    /// Returns the runs whose holds it superseded.
+    pub async fn finish(&self, publication: &Publication<'_>) -> Result<Vec<String>, CatalogError> {
         let report = publication.report;
         let finished = report.finished_at.unwrap_or(report.started_at).timestamp_micros();
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -131,6 +135,7 @@ impl Catalog {
             .await?;
         }
         let compared = matches!(report.status, RunStatus::Published | RunStatus::Unchanged | RunStatus::Held);
+        let mut superseded = Vec::new();
         if let Some((run_id, status)) = publication.ends {
             sqlx::query("UPDATE holds SET status = ?2, ended_at = ?3 WHERE run_id = ?1 AND status = 'waiting'")
                 .bind(run_id)
@@ -140,13 +145,14 @@ impl Catalog {
                 .await?;
         } else if compared {
             // a newer comparison says anew what is to be removed
-            sqlx::query(
-                "UPDATE holds SET status = 'superseded', ended_at = ?3 WHERE model = ?1 AND status = 'waiting' AND run_id <> ?2",
+            superseded = sqlx::query_scalar(
+                "UPDATE holds SET status = 'superseded', ended_at = ?3 WHERE model = ?1 AND status = 'waiting' AND run_id <> ?2
+                 RETURNING run_id",
             )
             .bind(&report.model)
             .bind(&report.run_id)
             .bind(finished)
-            .execute(&mut *tx)
+            .fetch_all(&mut *tx)
             .await?;
         }
         if let Some(hold) = publication.hold {
@@ -162,7 +168,7 @@ impl Catalog {
             .await?;
         }
         tx.commit().await?;
-        Ok(())
+        Ok(superseded)
     }
 
     /// Ends a waiting hold without a run.
@@ -230,6 +236,7 @@ impl Catalog {
             .await?;
         match rows.as_slice() {
             [row] => run_of(row),
+            [_, _] => Err(CatalogError::AmbiguousRun(run_id.into())),
             _ => Err(CatalogError::NoSuchRun(run_id.into())),
         }
     }

@@ -7,8 +7,8 @@ use super::{CliError, Context, Outcome, output};
 #[command(after_help = "Removes the rows that the run showed, and no others.
 
 Examples:
-  cloud-connect run-report 019a8c5e      # look first
-  cloud-connect approve 019a8c5e")]
+  cloud-connect run-report 019a8c5e-4d2b      # look first
+  cloud-connect approve 019a8c5e-4d2b")]
 pub struct Approve {
     /// The held run
     id: String,
@@ -39,7 +39,7 @@ impl Approve {
     after_help = "The rows stay as they are. The next run compares anew, and holds them again if they are still missing.
 
 Examples:
-  cloud-connect reject 019a8c5e"
+  cloud-connect reject 019a8c5e-4d2b"
 )]
 pub struct Reject {
     /// The held run

@@ -22,7 +22,13 @@ pub struct Check {
 
 impl Check {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
-        let project = context.load()?;
+        let project = match context.load() {
+            Err(CliError::Config(errors)) if context.json() => {
+                output::json(&serde_json::json!({ "models": [], "errors": errors.errors }))?;
+                return Err(CliError::Usage { message: "the project has faults".into(), hint: None });
+            }
+            project => project?,
+        };
         let limit = context.memory_limit(&project);
         if let Some(name) = self.models.iter().find(|name| !project.models.contains_key(*name)) {
             return Err(crate::sync::SyncError::NoSuchModel(name.clone()).into());

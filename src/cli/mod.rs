@@ -126,6 +126,10 @@ enum CliError {
 impl From<CatalogError> for CliError {
     fn from(e: CatalogError) -> Self {
         match e {
+            CatalogError::AmbiguousRun(_) => Self::Usage {
+                message: e.to_string(),
+                hint: Some("give more of its id: runs of the same minute begin alike".into()),
+            },
             CatalogError::NoSuchRun(_) | CatalogError::NotAMoment(_) => Self::Usage {
                 message: e.to_string(),
                 hint: Some("`cloud-connect runs` lists them; a time is written like 2026-11-22T10:00:00Z".into()),
@@ -169,7 +173,9 @@ impl CliError {
                 | SyncError::Inactive(_)
                 | SyncError::Connection(_)
                 | SyncError::NothingHeld(_)
-                | SyncError::Catalog(CatalogError::NoSuchRun(_) | CatalogError::NotAMoment(_)),
+                | SyncError::Catalog(
+                    CatalogError::NoSuchRun(_) | CatalogError::AmbiguousRun(_) | CatalogError::NotAMoment(_),
+                ),
             ) => 2,
             _ => 1,
         }
@@ -231,7 +237,12 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_env("CLOUD_CONNECT_LOG").unwrap_or_else(|_| EnvFilter::new("error,cloud_connect=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(output::color_stderr())
+        .with_target(false)
+        .init();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         // the future is large: it belongs on the heap, not on the main thread's stack
         Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
@@ -242,14 +253,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Ctrl-C, or SIGTERM as service managers send it.
+async fn stop_asked() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
 async fn run(cli: Cli) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
+        if stop_asked().await.is_ok() {
             on_signal.cancel();
             eprintln_line("cancelling (again: stop at once)");
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if stop_asked().await.is_ok() {
                 std::process::exit(130);
             }
         }

@@ -18,6 +18,7 @@ impl Models {
         let mut all = Vec::new();
         for model in engine.project.models.values() {
             let last = engine.catalog.runs(Some(&model.slug), 20).await?;
+            let rows = engine.stored_rows(&model.slug).await?;
             let compared = |s: RunStatus| matches!(s, RunStatus::Published | RunStatus::Unchanged | RunStatus::Held);
             let good = last.iter().find(|run| compared(run.status));
             let next = model
@@ -39,7 +40,7 @@ impl Models {
                 "last_run": last.first().map(|run| serde_json::json!({ "run_id": run.run_id, "status": run.status, "started_at": run.started_at })),
                 "last_success": good.and_then(|run| run.finished_at),
                 "next_run": next,
-                "members": good.map(|run| run.added + run.changed + run.unchanged),
+                "rows": good.is_some().then_some(rows),
                 "waiting_removals": engine.catalog.waiting_hold(&model.slug).await?.map(|(run, hold)| serde_json::json!({ "run_id": run, "removed": hold.removed })),
             }));
         }
@@ -55,7 +56,7 @@ impl Models {
                 (true, None) => "never".to_string(),
                 (true, Some(status)) => status.to_string(),
             };
-            let rows = model["members"].as_u64().map_or_else(|| "—".into(), output::number);
+            let rows = model["rows"].as_u64().map_or_else(|| "—".into(), output::number);
             let key = format!("{} → {}", text("primary_key"), text("external_key"));
             table.add_row(vec![text("model"), text("name"), text("connection"), key, rows, status, text("schedule")]);
         }

@@ -2,7 +2,7 @@
 
 use super::run::{Bar, notes, summary};
 use super::{CliError, Context, Outcome, output};
-use crate::sync::{ChangeSample, Plan as Planned};
+use crate::sync::{ChangeSample, Plan as Planned, SyncError};
 
 /// Show what a run would do: runs the query and the comparison, writes nothing
 #[derive(Debug, clap::Args)]
@@ -18,20 +18,30 @@ pub struct Plan {
 impl Plan {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
         let engine = context.engine().await?;
-        let mut plans = Vec::new();
+        let (mut plans, mut failed) = (Vec::new(), Vec::new());
         for model in context.models(&engine, &self.models)? {
             let bar = Bar::new(model);
             let plan = engine.plan(model, &bar, &context.cancel).await;
             bar.clear();
-            plans.push(plan?);
+            match plan {
+                Ok(plan) => plans.push(plan),
+                Err(error @ SyncError::Cancelled) => return Err(error.into()),
+                Err(error) => failed.push(engine.failed_plan(model, &error)),
+            }
         }
+        let any_failed = !failed.is_empty();
+        plans.extend(failed);
         let held = plans.iter().any(|plan| plan.report.status == crate::sync::report::RunStatus::Held);
         if context.json() {
             output::json(&plans)?;
         } else {
             print(&plans)?;
         }
-        Ok(if held { Outcome::Held } else { Outcome::Fine })
+        Ok(match (any_failed, held) {
+            (true, _) => Outcome::Failed,
+            (false, true) => Outcome::Held,
+            (false, false) => Outcome::Fine,
+        })
     }
 }
 
@@ -74,5 +84,11 @@ fn print(plans: &[Planned]) -> Result<(), CliError> {
             r
         })
         .collect();
-    notes(&reports)
+    notes(&reports)?;
+    if reports.len() > 1 && reports.iter().filter(|r| r.profiles_created > 0).count() > 1 {
+        output::line(
+            "\neach model is compared with the profiles of now: one that several of them would create is counted in each",
+        )?;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::{CliError, Context, Outcome, output};
 use crate::catalog::AsOf;
 use crate::identity::normalize;
-use crate::profiles::{ModelShape, ProfileReader};
+use crate::profiles::ProfileReader;
 use crate::sync::Engine;
 
 /// Look a profile up by any of its identities
@@ -11,7 +11,7 @@ use crate::sync::Engine;
 #[command(after_help = "Examples:
   cloud-connect profile email ada@example.com
   cloud-connect profile user_id 42 --as-of 2026-11-01
-  cloud-connect profile email ada@example.com --as-of 019a8c5e --output json")]
+  cloud-connect profile email ada@example.com --as-of 019a8c5e-4d2b --output json")]
 pub struct Profile {
     /// The identity field
     field: String,
@@ -60,7 +60,7 @@ impl Profile {
 /// Opens the profiles as they are visible now, or were.
 pub async fn reader(engine: &Engine, as_of: Option<&AsOf>) -> Result<ProfileReader, CliError> {
     let cut = engine.catalog.cut(as_of).await?;
-    let shapes: Vec<ModelShape> = engine.project.models.values().map(ModelShape::from).collect();
+    let shapes = engine.shapes(&cut, as_of.is_some()).await?;
     let fields: Vec<String> = engine.project.identities.iter().map(|i| i.field.clone()).collect();
     Ok(ProfileReader::open(&engine.store, &cut, &shapes, &fields, engine.memory.limit / 2).await?)
 }

@@ -81,7 +81,9 @@ fn print(reports: &[RunReport]) -> Result<(), CliError> {
         output::line("\nnext:")?;
         output::line("  cloud-connect sql \"SELECT * FROM profiles LIMIT 5\"")?;
         output::line(format!("  cloud-connect run-report {}", report.run_id))?;
-        output::line("  cloud-connect run          # again: nothing changed, nothing is written")?;
+        if reports.iter().any(|r| r.status == RunStatus::Published) {
+            output::line("  cloud-connect run          # again: nothing changed, nothing is written")?;
+        }
     }
     Ok(())
 }

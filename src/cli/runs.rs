@@ -58,8 +58,8 @@ impl Runs {
 /// Show one run: its counts, what it set aside, and why it failed
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  cloud-connect run-report 019a8c5e-…      # the beginning of an id is enough
-  cloud-connect run-report 019a8c5e --output json")]
+  cloud-connect run-report 019a8c5e-4d2b       # as much of the id as tells it apart
+  cloud-connect run-report 019a8c5e-4d2b --output json")]
 pub struct Report {
     /// The run
     id: String,
@@ -73,7 +73,9 @@ impl Report {
         if context.json() {
             let mut value = serde_json::to_value(&run).map_err(|e| CliError::Other(e.to_string()))?;
             value["hold"] = match &hold {
-                Some((hold, status)) => serde_json::json!({ "status": status, "removed": hold.removed, "of": hold.of }),
+                Some((hold, status)) => {
+                    serde_json::json!({ "status": status, "removed": hold.removed, "of": hold.of, "samples": hold.samples })
+                }
                 None => serde_json::Value::Null,
             };
             output::json(&value)?;
@@ -113,6 +115,13 @@ impl Report {
                 output::number(hold.removed),
                 output::number(hold.of)
             ))?;
+            for sample in &hold.samples {
+                let before = sample.before.as_ref().map(ToString::to_string);
+                output::line(format!("  - {}  {}", sample.key, before.unwrap_or_default()))?;
+            }
+            if hold.removed > hold.samples.len() as u64 && !hold.samples.is_empty() {
+                output::line("  …")?;
+            }
         }
         if let Some(error) = &run.error {
             output::line(format!("\nerror: {error}"))?;

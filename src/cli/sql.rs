@@ -50,6 +50,10 @@ pub async fn write_batches(
     let failed = |e: datafusion::error::DataFusionError| CliError::from(ProfilesError::from(e));
     let broken = |e: arrow::error::ArrowError| match e {
         arrow::error::ArrowError::IoError(_, e) => CliError::Io(e),
+        // the CSV writer keeps only the text of what the system said
+        arrow::error::ArrowError::CsvError(text) if text.contains("Broken pipe") => {
+            CliError::Io(std::io::ErrorKind::BrokenPipe.into())
+        }
         other => CliError::Other(other.to_string()),
     };
     let stdout = std::io::BufWriter::new(std::io::stdout());

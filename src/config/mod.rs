@@ -79,7 +79,8 @@ pub struct IdentityField {
 }
 
 /// One step of normalizing an identity value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Normalization {
     /// White space off both ends.
     Trim,

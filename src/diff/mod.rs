@@ -16,7 +16,7 @@
 //! - every old row ends in exactly one [`state`], every result row in exactly one count;
 //! - the result's order does not matter: a key that comes twice is quarantined, first occurrence included, because
 //!   nothing of an added or changed row is written before the whole result was seen;
-//! - memory: 1 byte an old row for its state, 43 bytes for each old row that is resident, and the spill's buffers.
+//! - memory: 1 byte an old row for its state, 36 bytes for each old row that is resident (32 when all are), and the spill's buffers.
 
 pub mod compare;
 pub mod index;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,7 +36,7 @@ impl SpillFolder {
             };
             lock.lock()?;
             // a clean of another process may have removed it between its creation and its lock
-            if path.try_exists()? {
+            if is_at(&lock, &path)? {
                 return Ok(Self { path, _lock: lock });
             }
         }
@@ -54,6 +55,17 @@ impl Drop for SpillFolder {
     }
 }
 
+/// Is the opened folder the one that the path names?
+fn is_at(opened: &File, path: &Path) -> std::io::Result<bool> {
+    let named = match std::fs::metadata(path) {
+        Ok(named) => named,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let opened = opened.metadata()?;
+    Ok((opened.dev(), opened.ino()) == (named.dev(), named.ino()))
+}
+
 /// Removes the folders under `parent` whose owner is gone. Returns how many.
 pub fn clean(parent: &Path) -> std::io::Result<usize> {
     let mut removed = 0;
@@ -63,15 +75,21 @@ pub fn clean(parent: &Path) -> std::io::Result<usize> {
         Err(e) => return Err(e),
     };
     for entry in entries {
-        let folder = entry?.path();
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let folder = entry.path();
         // gone meanwhile: its owner, or another clean, removed it
         let Ok(lock) = File::open(&folder) else { continue };
-        if lock.try_lock().is_ok() {
-            match std::fs::remove_dir_all(&folder) {
-                Ok(()) => removed += 1,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
+        // what is locked has to be what the path names now: it may have been removed and created anew since it was opened
+        if lock.try_lock().is_err() || !is_at(&lock, &folder)? {
+            continue;
+        }
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => removed += 1,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(removed)

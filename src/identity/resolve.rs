@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::diff::compare::BuildKeyHasher;
 use crate::store::data_file::{ReadOptions, read_file};
 use crate::store::schema::{KEY_HI, KEY_LO, join_hash, split_hash};
-use crate::store::{DataFile, Store, StoreError, TableId, Version};
+use crate::store::{DataFile, StagedFile, Store, StoreError, TableId, Version};
 
 /// So many hashes are asked for at once, at most: what bounds the memory of an answer (about 40 bytes each).
 pub const MAX_ASKED: usize = 1 << 20;
@@ -37,6 +37,13 @@ impl Resolver {
             None => (Vec::new(), None),
         };
         Ok(Self { store: store.clone(), files, threads, version })
+    }
+
+    /// The same, with identities that are about to be committed.
+    pub fn with_staged(&self, staged: &[StagedFile]) -> Self {
+        let mut more = self.clone();
+        more.files.extend(staged.iter().map(DataFile::of_staged));
+        more
     }
 
     /// The owners of these identity values of `field`; a value that nobody owns is not in the answer. Ask for at most

@@ -5,6 +5,7 @@ use arrow::datatypes::{Field, Schema};
 use super::Model;
 use crate::config::{ConfigError, Project, RESERVED_PREFIX, suggest};
 use crate::values::ValueType;
+use crate::values::convert::converts;
 use crate::warehouse::UNCONVERTIBLE_COLUMN;
 
 /// Every way in which the result does not fit the model, each at its line of the model's file (or of its SQL, when
@@ -28,16 +29,6 @@ pub fn check_columns(model: &Model, schema: &Schema, project: &Project) -> Vec<C
         }
     }
     errors
-}
-
-/// Can values of one type become the other? A text may hold anything; what it does not hold is quarantined row by row.
-pub fn can_become(actual: ValueType, wanted: ValueType) -> bool {
-    use ValueType::{Decimal, Float, Int, String};
-    match (actual, wanted) {
-        (String, _) | (Decimal { .. }, Decimal { .. }) => true,
-        (Int, Float | Decimal { .. } | String) => true,
-        _ => actual == wanted,
-    }
 }
 
 /// Why values of the type identify nobody.
@@ -142,8 +133,9 @@ impl Check<'_> {
 
     fn contract(&self, column: &str, wanted: ValueType) -> Option<ConfigError> {
         // a column that is missing or cannot be held is reported where it is used
-        let actual = ValueType::of(self.fields.iter().find(|f| f.name() == column)?)?;
-        if can_become(actual, wanted) {
+        let field = self.fields.iter().find(|f| f.name() == column)?;
+        let actual = ValueType::of(field)?;
+        if converts(actual, field, wanted) {
             return None;
         }
         let message = format!("`{column}` has to be {wanted}, and the query returns {actual}");

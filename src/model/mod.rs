@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use check::{can_become, check_columns};
+pub use check::check_columns;
 pub use schedule::{MAX_INTERVAL, MIN_INTERVAL, Schedule, ScheduleError};
 
 use crate::config::Spans;

@@ -53,7 +53,9 @@ impl DataFileWriter {
         partition: &[(&str, &str)],
         now: DateTime<Utc>,
     ) -> Result<Self, StoreError> {
-        let path = format!("{run_id}/{}.parquet", uuid::Uuid::new_v4().simple());
+        // some readers (Polars) take the partition from the path and not from the log
+        let folders: String = partition.iter().map(|(column, value)| format!("{column}={value}/")).collect();
+        let path = format!("{run_id}/{folders}{}.parquet", uuid::Uuid::new_v4().simple());
         let upload = BufWriter::with_capacity(store.object_store().clone(), store.path(table, &path), UPLOAD_BYTES);
         let writer = AsyncArrowWriter::try_new(upload, schema.clone(), Some(properties(table, &schema)))?;
         let partition = partition.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
@@ -103,7 +105,7 @@ fn properties(table: &TableId, schema: &Schema) -> WriterProperties {
         // a dictionary of values that hardly repeat costs time and is given up in the end; keys never do
         let repeats = match (table, field.data_type()) {
             (TableId::Records(_), DataType::Timestamp(..)) => field.name() == SINCE,
-            (TableId::Records(_), DataType::Float64 | DataType::Decimal128(..)) => false,
+            (TableId::Records(_), DataType::Float64 | DataType::Int64 | DataType::Decimal128(..)) => false,
             (TableId::Records(_), _) => position > 0,
             // one run and one moment a file, few kinds of change; everything else is of one profile
             (_, DataType::Utf8) => ["run_id", "change"].contains(&field.name().as_str()),

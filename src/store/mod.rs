@@ -195,10 +195,8 @@ impl Store {
     }
 
     async fn exists(&self, table: &TableId) -> Result<bool, StoreError> {
-        if let Some(directory) = &self.directory {
-            return Ok(directory.join(table.folder()).join("_delta_log").is_dir());
-        }
         use futures::StreamExt;
+        // not the folder: a crash during the first commit leaves it behind, empty or with an upload that did not end
         let log = self.path(table, "_delta_log");
         Ok(self.root.list(Some(&log)).next().await.transpose()?.is_some())
     }
@@ -418,6 +416,19 @@ impl DataFile {
             partition: remove.partition_values.clone().unwrap_or_default(),
             remove,
         })
+    }
+
+    /// A file that no commit names yet.
+    pub fn of_staged(file: &StagedFile) -> Self {
+        let partition = file.partition.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+        Self {
+            path: file.path.clone(),
+            size: file.size,
+            rows: file.rows,
+            hash_range: file.hash_range,
+            partition,
+            remove: Remove { path: file.path.clone(), ..Remove::default() },
+        }
     }
 
     /// May the file hold a key whose `_cc_key_hi` lies within these bounds (both included)?

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | the model's primary key | string, int, decimal or date | normalized as its identity field says |
 //! | each activated field, in order | its value type | |
-//! | each further identity field | string | normalized |
+//! | each further identity field | string | as the query returned it |
 //! | `_cc_since` | timestamp | when the row entered the model: the membership's beginning |
 //! | `_cc_key_hi`, `_cc_key_lo` | long | xxh3-128 of the key's normalized text, see [`split_hash`] |
 //! | `_cc_row_hash` | long | xxh3-64 of the row's canonical encoding (`diff::row_hash`) |

@@ -52,7 +52,7 @@ impl Additions {
         Self { cx, links, source, records, identities, log, buffer: Vec::new(), rows: 0, bytes: 0 }
     }
 
-    /// Takes rows: the result's columns, then the four hash columns.
+    /// Takes rows: the result's columns, then the hash columns.
     pub async fn push(&mut self, batch: RecordBatch) -> Result<(), SyncError> {
         self.rows += batch.num_rows();
         self.bytes += batch.get_array_memory_size();

@@ -1,11 +1,15 @@
 //! What a record store was made from, kept in its Delta metadata, so that a changed model is noticed.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::config::{IdentityField, Normalization};
 use crate::diff::row_hash::ROW_ENCODING;
 use crate::model::Model;
+use crate::profiles::ModelShape;
 use crate::values::ValueType;
 use crate::values::convert::TargetColumn;
 
@@ -31,6 +35,9 @@ pub struct Definition {
     pub activated: usize,
     /// The further identity fields.
     pub identities: Vec<String>,
+    /// The identity fields that the model uses, and how their values were normalized.
+    #[serde(default)]
+    pub normalization: BTreeMap<String, Vec<Normalization>>,
 }
 
 /// How a model differs from what its record store was made from.
@@ -45,7 +52,15 @@ pub enum DefinitionChange {
 
 impl Definition {
     /// The definition of `model` given the columns that its query returns.
-    pub fn of(model: &Model, result: &Schema, before: Option<&Self>) -> Result<Self, SyncError> {
+    pub fn of(
+        model: &Model,
+        fields: &[IdentityField],
+        result: &Schema,
+        before: Option<&Self>,
+    ) -> Result<Self, SyncError> {
+        let used =
+            |field: &&IdentityField| field.field == model.external_key || model.identities.contains(&field.field);
+        let normalization = fields.iter().filter(used).map(|field| (field.field.clone(), field.normalize.clone()));
         let mut names = vec![model.primary_key.clone()];
         names.extend(model.activated_fields.iter().cloned());
         let activated = names.len() - 1;
@@ -57,8 +72,9 @@ impl Definition {
             let contract = model.columns.get(&name).and_then(|contract| contract.value_type);
             let known = before.and_then(|before| before.columns.iter().find(|(known, _)| *known == name));
             let value_type = match (contract, field.data_type()) {
-                (Some(declared), _) => declared.to_string(),
+                // an identity is text, whatever its contract says
                 _ if position > activated => ValueType::String.to_string(),
+                (Some(declared), _) => declared.to_string(),
                 // a column of nothing but nulls has no type of its own
                 (None, DataType::Null) => known.map_or_else(|| ValueType::String.to_string(), |(_, t)| t.clone()),
                 (None, data_type) => {
@@ -77,6 +93,7 @@ impl Definition {
             columns,
             activated,
             identities: model.identities.clone(),
+            normalization: normalization.collect(),
         })
     }
 
@@ -91,8 +108,20 @@ impl Definition {
         self.columns.iter().map(target).collect()
     }
 
+    /// What readers need to know of the model.
+    pub fn shape(&self, slug: &str) -> ModelShape {
+        let activated = self.columns.iter().skip(1).take(self.activated);
+        ModelShape {
+            slug: slug.to_string(),
+            external_key: self.external_key.clone(),
+            primary_key: self.primary_key.clone(),
+            activated_fields: activated.map(|(name, _)| name.clone()).collect(),
+            identities: self.identities.clone(),
+        }
+    }
+
     /// What changed since `before`. Another key is refused: every membership would end and begin anew.
-    pub fn compare(&self, before: Option<&Self>) -> Result<DefinitionChange, SyncError> {
+    pub fn compare(&self, model: &Model, before: Option<&Self>) -> Result<DefinitionChange, SyncError> {
         let Some(before) = before else { return Ok(DefinitionChange::None) };
         if (&self.primary_key, &self.external_key) != (&before.primary_key, &before.external_key)
             || self.columns[0].1 != before.columns[0].1
@@ -100,6 +129,15 @@ impl Definition {
             return Err(SyncError::KeyChanged {
                 before: format!("{} ({}) -> {}", before.primary_key, before.columns[0].1, before.external_key),
                 now: format!("{} ({}) -> {}", self.primary_key, self.columns[0].1, self.external_key),
+            });
+        }
+        let other_steps = |(field, steps): &(&String, &Vec<Normalization>)| {
+            before.normalization.get(*field).is_some_and(|before| before != *steps)
+        };
+        if let Some((field, _)) = self.normalization.iter().find(other_steps) {
+            return Err(SyncError::Renormalized {
+                field: field.clone(),
+                before: steps_text(&before.normalization[field]),
             });
         }
         let source_changed = self.sql != before.sql || self.connection != before.connection;
@@ -113,11 +151,24 @@ impl Definition {
         }
         let names = |d: &Self| d.columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         if !source_changed && names(self) == names(before) {
-            let retyped = self.columns.iter().zip(&before.columns).find(|(now, then)| now.1 != then.1);
+            // a type that is declared is meant
+            let declared =
+                |name: &String| model.columns.get(name).is_some_and(|contract| contract.value_type.is_some());
+            let mut pairs = self.columns.iter().zip(&before.columns);
+            let retyped = pairs.find(|(now, then)| now.1 != then.1 && !declared(&now.0));
             if let Some((now, then)) = retyped {
                 return Err(SyncError::Retyped { column: now.0.clone(), before: then.1.clone(), now: now.1.clone() });
             }
         }
         Ok(DefinitionChange::Shape)
     }
+}
+
+/// As `normalize:` is written.
+fn steps_text(steps: &[Normalization]) -> String {
+    let names = steps.iter().map(|step| match step {
+        Normalization::Trim => "trim",
+        Normalization::Lowercase => "lowercase",
+    });
+    format!("[{}]", names.collect::<Vec<_>>().join(", "))
 }

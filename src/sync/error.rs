@@ -25,6 +25,8 @@ pub enum SyncError {
     Retyped { column: String, before: String, now: String },
     #[error("the model's key changed from {before} to {now}")]
     KeyChanged { before: String, now: String },
+    #[error("`normalize:` of identity field `{field}` changed; values were stored with {before}")]
+    Renormalized { field: String, before: String },
     #[error("a run of `{model}` is under way (process {process})")]
     AlreadyRunning { model: String, process: String },
     #[error("no model `{0}`")]
@@ -91,7 +93,16 @@ impl SyncError {
             Self::KeyChanged { .. } => {
                 "every membership would end and begin anew: give the model a new slug (rename its files) instead".into()
             }
+            Self::Renormalized { field, before } => format!(
+                "the stored identities would not be found again, and their profiles would be created anew: set it back to \
+                 `normalize: {before}`, or name a new identity field beside `{field}`"
+            ),
             Self::AlreadyRunning { .. } => "wait for it to end; `cloud-connect runs` shows it".into(),
+            Self::Catalog(CatalogError::Database(_) | CatalogError::Migration(_)) => {
+                "the catalog is `catalog.db` in the state's directory (`store:`, or .cloud-connect): can it be written, \
+                 and is there room? One that is damaged can be deleted: the newest state is taken from the store itself"
+                    .into()
+            }
             Self::NoSuchModel(_) => "`cloud-connect models` lists them".into(),
             Self::Inactive(_) => "set `active: true` in the model's file".into(),
             Self::NothingHeld(_) => "`cloud-connect runs` shows which runs are held".into(),
@@ -99,8 +110,8 @@ impl SyncError {
                 "a later run compared anew: `cloud-connect runs` shows whether it is held".into()
             }
             Self::TooManyRows { rows, .. } if *rows < u64::from(u32::MAX) => {
-                let least = bytesize::ByteSize(MemoryPlan::limit_for(*rows).next_multiple_of(1 << 20));
-                format!("give it at least `--memory-limit {least}` (or `memory_limit:` in cloud-connect.yml)")
+                let least = MemoryPlan::limit_for(*rows).div_ceil(1 << 20);
+                format!("give it at least `--memory-limit {least}MiB` (or `memory_limit:` in cloud-connect.yml)")
             }
             Self::TooManyRows { .. } => "split the model: a record store holds less than 4,294,967,295 rows".into(),
             Self::Store(StoreError::Conflict { .. }) => "nothing was changed: run it again".into(),

@@ -103,8 +103,8 @@ impl Engine {
     ) -> Result<Extracted, SyncError> {
         let model = extraction.model;
         let schema = stream.schema();
-        let definition = Definition::of(model, &schema, extraction.before)?;
-        let change = definition.compare(extraction.before)?;
+        let definition = Definition::of(model, &self.project.identities, &schema, extraction.before)?;
+        let change = definition.compare(model, extraction.before)?;
         let targets = definition.targets(model)?;
         let key_type = targets.first().map_or(ValueType::String, |key| key.value_type);
         let typed: Vec<_> = targets.iter().map(|target| (target.name.clone(), target.value_type)).collect();
@@ -148,7 +148,7 @@ impl Engine {
             });
         }
         drop(receiver);
-        let fed = feed(stream, sender, extraction).await;
+        let fed = self.feed(stream, sender, extraction).await;
         while let Some(worker) = workers.join_next().await {
             worker.map_err(|e| SyncError::Bug(e.to_string()))??;
         }
@@ -174,28 +174,34 @@ impl Engine {
             (PARTITIONS as u64 * budget / (old_rows * BYTES_PER_ROW)).min(PARTITIONS as u64 - 1) as usize
         }
     }
-}
 
-async fn feed(
-    stream: &mut datafusion::execution::SendableRecordBatchStream,
-    sender: mpsc::Sender<RecordBatch>,
-    extraction: &Extraction<'_>,
-) -> Result<(), SyncError> {
-    loop {
-        let next = tokio::select! {
-            next = stream.next() => next,
-            () = extraction.cancel.cancelled() => return Err(SyncError::Cancelled),
-        };
-        let Some(batch) = next else { return Ok(()) };
-        let batch = batch.map_err(warehouse_error)?;
-        if batch.num_rows() == 0 {
-            continue;
-        }
-        extraction.progress.rows(batch.num_rows() as u64);
-        fail::fail_point!("extract-batch");
-        if sender.send(batch).await.is_err() {
-            // a worker failed: its error is the one to report
-            return Ok(());
+    /// Hands the query's batches to the workers.
+    async fn feed(
+        &self,
+        stream: &mut datafusion::execution::SendableRecordBatchStream,
+        sender: mpsc::Sender<RecordBatch>,
+        extraction: &Extraction<'_>,
+    ) -> Result<(), SyncError> {
+        let mut rows = 0;
+        loop {
+            let next = tokio::select! {
+                next = stream.next() => next,
+                () = extraction.cancel.cancelled() => return Err(SyncError::Cancelled),
+            };
+            let Some(batch) = next else { return Ok(()) };
+            let batch = batch.map_err(warehouse_error)?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            rows += batch.num_rows() as u64;
+            // what is stored now has to be compared with the next time
+            self.check_rows(rows)?;
+            extraction.progress.rows(batch.num_rows() as u64);
+            fail::fail_point!("extract-batch");
+            if sender.send(batch).await.is_err() {
+                // a worker failed: its error is the one to report
+                return Ok(());
+            }
         }
     }
 }

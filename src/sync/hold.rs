@@ -9,20 +9,24 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
+use super::changelog::attributes;
 use super::links::Links;
+use super::lock::PublishLock;
 use super::publish::Consequences;
-use super::publishing::Publishing;
+use super::publishing::{ChangeSample, Publishing};
 use super::report::{Hold, HoldStatus, RunKind, RunReport, RunStatus};
-use super::rewrite::Rewrite;
+use super::rewrite::{Rewrite, RewriteSource};
 use super::{Engine, SyncError};
-use crate::diff::compare::BuildKeyHasher;
+use crate::diff::compare::{BuildKeyHasher, MAX_SAMPLES};
 use crate::diff::index::OldRows;
 use crate::diff::spill::SpillFolder;
 use crate::diff::state;
+use crate::identity::identity_texts;
 use crate::identity::resolve::{MAX_ASKED, Resolver};
 use crate::store::data_file::{ReadOptions, RollingWriter, read, read_file};
 use crate::store::schema::{KEY_HI, KEY_LO, join_hash, records_schema, split_hash};
 use crate::store::{Commit, TableId};
+use crate::values::objects::ObjectEncoder;
 
 type Keys = HashSet<u128, BuildKeyHasher>;
 
@@ -50,7 +54,46 @@ impl Engine {
                 out.write(&RecordBatch::try_new(schema.clone(), vec![pick(0), pick(1)])?).await?;
             }
         }
-        Ok(Hold { removed, of: old.len() as u64, files: out.finish().await? })
+        let samples = self.sample_unseen(cx, old, MAX_SAMPLES).await?;
+        Ok(Hold { removed, of: old.len() as u64, files: out.finish().await?, samples })
+    }
+
+    /// Some of the rows that were not seen: key and attributes.
+    pub(super) async fn sample_unseen(
+        &self,
+        cx: &Publishing,
+        old: &OldRows,
+        wanted: usize,
+    ) -> Result<Vec<ChangeSample>, SyncError> {
+        let mut samples = Vec::new();
+        for file in 0..old.files.len() {
+            let range = old.rows_of(file);
+            if samples.len() >= wanted {
+                break;
+            }
+            if !range.clone().any(|row| old.state(row) == state::UNSEEN) {
+                continue;
+            }
+            let mut row = range.start;
+            let mut batches = read_file(&cx.store, &cx.table(), &old.files[file], ReadOptions::default()).await?;
+            while let Some(batch) = batches.try_next().await? {
+                let unseen = (0..batch.num_rows()).filter(|i| old.state(row + i) == state::UNSEEN);
+                let unseen: Vec<usize> = unseen.take(wanted - samples.len()).collect();
+                row += batch.num_rows();
+                let batch = super::rewrite::reshaped(&batch, &cx.records)?;
+                let (texts, schema) = (identity_texts(batch.column(0))?, batch.schema());
+                let (fields, columns) = attributes(schema.fields(), batch.columns(), cx.definition.activated);
+                let mut objects = ObjectEncoder::new(fields, columns)?;
+                for i in unseen {
+                    let before = serde_json::from_str(&objects.object(i, |_| true)).ok();
+                    samples.push(ChangeSample { key: texts.value(i).into(), before, after: None });
+                }
+                if samples.len() >= wanted {
+                    break;
+                }
+            }
+        }
+        Ok(samples)
     }
 
     /// The held run of that id and its hold, which must still be waiting.
@@ -86,12 +129,26 @@ impl Engine {
         let mut report = RunReport::new(id, held_run.model.clone(), RunKind::Approve, self.clock.now());
         report.approves = Some(held_run.run_id.clone());
         self.catalog.begin(&report).await?;
+        if let Err(error) = self.approve_begun(&publish_lock, &held_run, &hold, &mut report).await {
+            self.record_failure(&mut report, &error).await;
+            return Err(error);
+        }
+        Ok(report)
+    }
+
+    async fn approve_begun(
+        &self,
+        publish_lock: &PublishLock,
+        held_run: &RunReport,
+        hold: &Hold,
+        report: &mut RunReport,
+    ) -> Result<(), SyncError> {
         let base = self.base(&held_run.model).await?;
         let Some(definition) = base.definition.clone() else {
             return Err(SyncError::Bug("a record store without a definition".into()));
         };
         let old = Arc::new(OldRows::new(base.files.clone()));
-        let touched = self.mark_held(&held_run.model, &old, &hold).await?;
+        let touched = self.mark_held(&held_run.model, &old, hold).await?;
 
         let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
         let mut columns = Vec::with_capacity(definition.columns.len());
@@ -120,7 +177,8 @@ impl Engine {
             Some(touched) => Some(cx.resolver.owners(&cx.definition.external_key, touched).await?),
             None => None,
         };
-        let rewrite = Arc::new(Rewrite::new(&cx, &links, &old, None, true, owners, false));
+        let source = RewriteSource { remove_unseen: true, owners, fold: true, ..RewriteSource::default() };
+        let rewrite = Arc::new(Rewrite::new(&cx, &links, &old, source));
         self.in_tasks(|| Arc::clone(&rewrite).work()).await?;
         fail::fail_point!("after-rewrite");
 
@@ -138,9 +196,9 @@ impl Engine {
             hold: None,
             ends_hold: Some((held_run.run_id.clone(), HoldStatus::Approved)),
         };
-        self.publish(&publish_lock, &held_run.model, base.table.as_ref(), commit, &consequences).await?;
+        self.publish(publish_lock, &held_run.model, base.table.as_ref(), commit, &consequences).await?;
         self.store.discard_staged(&TableId::Holds, &held_run.run_id).await?;
-        Ok(report)
+        Ok(())
     }
 
     /// Leaves only the held rows as not seen. Returns their key hashes, unless they are too many.

@@ -99,17 +99,24 @@ impl Engine {
                 _ => fail::fail_point!("after-changes"),
             }
         }
-        self.catalog
-            .finish(&Publication {
-                report: &consequences.report,
-                records_version: Some(version),
-                identities_version: versions[0],
-                changes_version: versions[1],
-                hold: consequences.hold.as_ref(),
-                ends: consequences.ends_hold.as_ref().map(|(run, status)| (run.as_str(), *status)),
-            })
-            .await?;
+        self.finish(&Publication {
+            report: &consequences.report,
+            records_version: Some(version),
+            identities_version: versions[0],
+            changes_version: versions[1],
+            hold: consequences.hold.as_ref(),
+            ends: consequences.ends_hold.as_ref().map(|(run, status)| (run.as_str(), *status)),
+        })
+        .await?;
         fail::fail_point!("after-catalog");
+        Ok(())
+    }
+
+    /// Records a run's end. The key lists of holds that it supersedes are of no more use.
+    pub(super) async fn finish(&self, publication: &Publication<'_>) -> Result<(), SyncError> {
+        for run_id in self.catalog.finish(publication).await? {
+            self.store.discard_staged(&TableId::Holds, &run_id).await?;
+        }
         Ok(())
     }
 

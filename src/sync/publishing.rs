@@ -14,12 +14,12 @@ use crate::sync::definition::Definition;
 pub const PLAN_SAMPLES: usize = 5;
 
 /// One sample of a planned change.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ChangeSample {
     pub key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<serde_json::Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<serde_json::Value>,
 }
 
@@ -78,12 +78,5 @@ impl Publishing {
     /// Adds to the totals.
     pub fn add(&self, f: impl FnOnce(&mut Totals)) {
         f(&mut self.totals.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// The further identity fields: position among the result's columns, field.
-    pub fn further_identities(&self) -> Vec<(usize, &IdentityField)> {
-        let column = |name: &String| self.result.index_of(name).ok();
-        let field = |name: &String| self.identity_fields.iter().find(|field| field.field == *name);
-        self.definition.identities.iter().filter_map(|name| column(name).zip(field(name))).collect()
     }
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::{ChangeSample, SyncError};
 use crate::diff::compare::Quarantine;
 use crate::store::StagedFile;
 
@@ -80,6 +81,9 @@ pub struct Hold {
     pub of: u64,
     /// Files that list the keys' hashes.
     pub files: Vec<StagedFile>,
+    /// Some of the rows.
+    #[serde(default)]
+    pub samples: Vec<ChangeSample>,
 }
 
 /// A run's record. The first fields, up to `error`, are what `run --output json` promises.
@@ -171,6 +175,13 @@ impl RunReport {
             approves: None,
             retries: 0,
         }
+    }
+
+    /// Ends it as failed, or as cancelled.
+    pub fn fail(&mut self, error: &SyncError, at: DateTime<Utc>) {
+        self.error = Some(error.to_string());
+        self.hint = error.hint();
+        self.finish(if matches!(error, SyncError::Cancelled) { RunStatus::Cancelled } else { RunStatus::Failed }, at);
     }
 
     /// Notes the end and how long it took.

@@ -23,12 +23,10 @@ use crate::store::data_file::{ReadOptions, RollingWriter, read_file};
 use crate::store::schema::{KEY_HI, KEY_LO, SINCE, join_hash};
 use crate::values::objects::ObjectEncoder;
 
-/// Where the new rows of changed keys come from, and what removals mean.
-pub struct Rewrite {
-    pub cx: Arc<Publishing>,
-    pub links: Arc<Links>,
-    pub old: Arc<OldRows>,
-    /// None when nothing but removals is applied.
+/// What a rewrite is for.
+#[derive(Default)]
+pub struct RewriteSource {
+    /// Where the new rows of changed keys come from. None when nothing but removals is applied.
     pub differ: Option<Arc<Differ>>,
     /// False: rows that were not seen stay.
     pub remove_unseen: bool,
@@ -36,39 +34,48 @@ pub struct Rewrite {
     pub owners: Option<Owners>,
     /// The columns differ from the old files': every file is written anew.
     pub reshape: bool,
+    /// The model names other further identities than before: rows claim them even where their values are the same.
+    pub relink: bool,
+    /// Small files may be folded together: the run writes anyway.
+    pub fold: bool,
+}
+
+/// The rewrite of the files that hold touched rows.
+pub struct Rewrite {
+    cx: Arc<Publishing>,
+    links: Arc<Links>,
+    old: Arc<OldRows>,
+    source: RewriteSource,
     next: AtomicUsize,
     files: Vec<usize>,
+    /// The first so many of `files` are written by one task, so that few files come out of many small ones.
+    together: usize,
 }
 
 impl Rewrite {
     /// Decides which files are written anew.
-    pub fn new(
-        cx: &Arc<Publishing>,
-        links: &Arc<Links>,
-        old: &Arc<OldRows>,
-        differ: Option<Arc<Differ>>,
-        remove_unseen: bool,
-        owners: Option<Owners>,
-        reshape: bool,
-    ) -> Self {
+    pub fn new(cx: &Arc<Publishing>, links: &Arc<Links>, old: &Arc<OldRows>, source: RewriteSource) -> Self {
         let touched = |file: &usize| {
             let dead = |row| match old.state(row) {
                 state::CHANGED => true,
-                state::UNSEEN => remove_unseen,
+                state::UNSEEN => source.remove_unseen,
                 _ => false,
             };
-            reshape || old.rows_of(*file).any(dead)
+            source.reshape || old.rows_of(*file).any(dead)
         };
         let mut files: Vec<usize> = (0..old.files.len()).filter(touched).collect();
         // many runs with few additions leave many small files: fold them together now and then
-        let small: Vec<usize> = (0..old.files.len()).filter(|file| old.files[*file].rows < SMALL_FILE_ROWS).collect();
-        if small.len() > MAX_SMALL_FILES {
-            files.extend(small);
-            files.sort_unstable();
-            files.dedup();
+        let mut small: Vec<usize> =
+            (0..old.files.len()).filter(|file| old.files[*file].rows < SMALL_FILE_ROWS).collect();
+        let mut together = 0;
+        if small.len() > MAX_SMALL_FILES && (source.fold || !files.is_empty()) {
+            together = small.len();
+            files.retain(|file| old.files[*file].rows >= SMALL_FILE_ROWS);
+            small.append(&mut files);
+            files = small;
         }
         let (cx, links, old) = (Arc::clone(cx), Arc::clone(links), Arc::clone(old));
-        Self { cx, links, old, differ, remove_unseen, owners, reshape, next: AtomicUsize::new(0), files }
+        Self { cx, links, old, source, next: AtomicUsize::new(0), files, together }
     }
 
     /// The files that the commit takes out.
@@ -83,8 +90,15 @@ impl Rewrite {
         let mut log = ChangeLog::new(&cx.store, &cx.model, &cx.run_id, cx.now, cx.write);
         loop {
             let next = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = self.files.get(next) else { break };
-            self.file(*file, &mut out, &mut log).await?;
+            let (share, rest) = self.files.split_at(self.together);
+            let share = if next == 0 { share } else { &[] };
+            let further = next.checked_sub(usize::from(self.together > 0)).and_then(|n| rest.get(n));
+            if share.is_empty() && further.is_none() {
+                break;
+            }
+            for file in share.iter().chain(further) {
+                self.file(*file, &mut out, &mut log).await?;
+            }
         }
         let (entered, exited) = (log.entered, log.exited);
         let (records, changes) = (out.finish().await?, log.finish().await?);
@@ -99,12 +113,12 @@ impl Rewrite {
 
     async fn file(&self, file: usize, out: &mut RollingWriter, log: &mut ChangeLog) -> Result<(), SyncError> {
         let cx = &self.cx;
-        let changed = match &self.differ {
+        let changed = match &self.source.differ {
             Some(differ) => differ.changed_rows(file)?,
             None => None,
         };
         let own;
-        let owners = match &self.owners {
+        let owners = match &self.source.owners {
             Some(owners) => owners,
             None => {
                 own = self.owners_of(file).await?;
@@ -119,13 +133,13 @@ impl Rewrite {
         let mut first = self.old.rows_of(file).start;
         let mut met = 0;
         while let Some(batch) = batches.try_next().await? {
-            let batch = if self.reshape { reshaped(&batch, &cx.records)? } else { batch };
+            let batch = if self.source.reshape { reshaped(&batch, &cx.records)? } else { batch };
             let end = first + batch.num_rows();
             let here = numbers[met..].partition_point(|number| (*number as usize) < end);
             let pairs: Vec<(usize, usize)> =
                 (met..met + here).map(|new| (numbers[new] as usize - first, new)).collect();
             met += here;
-            let removed: Vec<usize> = match self.remove_unseen {
+            let removed: Vec<usize> = match self.source.remove_unseen {
                 true => (0..batch.num_rows()).filter(|row| self.old.state(first + row) == state::UNSEEN).collect(),
                 false => Vec::new(),
             };
@@ -236,12 +250,14 @@ impl Rewrite {
         let mut samples = Vec::new();
         for row in 0..old.num_rows() {
             let attribute_differs = differs.iter().any(|column| column[row]);
-            if !attribute_differs && !further_differs[row] {
+            let row_differs = attribute_differs || further_differs[row];
+            let owner = if row_differs || self.source.relink { self.owner(&old, row, owners) } else { None };
+            if !row_differs {
+                profiles[row] = owner;
                 same += 1;
                 continue;
             }
             changed += 1;
-            let owner = self.owner(&old, row, owners);
             matched += u64::from(owner.is_some());
             profiles[row] = owner;
             let wants_sample = !cx.write && samples.len() < PLAN_SAMPLES;

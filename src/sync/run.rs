@@ -14,19 +14,20 @@ use super::definition::{CONFIGURATION_KEY, Definition, DefinitionChange};
 use super::extract::{Extracted, Extraction};
 use super::links::Links;
 use super::publish::Consequences;
-use super::publishing::{Publishing, Samples, Totals};
+use super::publishing::{PLAN_SAMPLES, Publishing, Samples, Totals};
 use super::report::{Hold, RunKind, RunReport, RunStatus};
-use super::rewrite::Rewrite;
+use super::rewrite::{Rewrite, RewriteSource};
 use super::{Engine, Progress, Stage, SyncError};
 use crate::catalog::Publication;
 use crate::diff::compare::{Differ, PARTITIONS};
 use crate::diff::index::HashIndex;
 use crate::diff::spill::SpillFolder;
 use crate::diff::state;
-use crate::identity::resolve::{MAX_ASKED, Resolver};
+use crate::identity::resolve::{MAX_ASKED, Owners, Resolver};
 use crate::model::{Guard, Model};
+use crate::profiles::ModelShape;
 use crate::store::schema::records_schema;
-use crate::store::{Commit, DataFile, Store, TableId};
+use crate::store::{Commit, Cut, DataFile, Store, StoreError, TableId};
 
 /// What a run would do.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -60,13 +61,7 @@ impl Engine {
         let run_id = Uuid::now_v7().to_string();
         let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
         if let Err(error) = self.run_recorded(&mut report, progress, cancel).await {
-            let status = if matches!(error, SyncError::Cancelled) { RunStatus::Cancelled } else { RunStatus::Failed };
-            report.error = Some(error.to_string());
-            report.hint = error.hint();
-            report.finish(status, self.clock.now());
-            if let Err(error) = self.record_failure(&report).await {
-                tracing::error!(%error, "the failed run could not be recorded");
-            }
+            report.fail(&error, self.clock.now());
         }
         report
     }
@@ -84,6 +79,20 @@ impl Engine {
         let lock = self.model_lock(&model.slug)?;
         self.clean_up_after(&lock, &model.slug).await?;
         self.catalog.begin(report).await?;
+        if let Err(error) = self.run_begun(model, report, progress, cancel).await {
+            // still under the model's lock, so that nobody takes the run for one whose process died
+            self.record_failure(report, &error).await;
+        }
+        Ok(())
+    }
+
+    async fn run_begun(
+        &self,
+        model: &Model,
+        report: &mut RunReport,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(), SyncError> {
         let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
         let base = self.base(&model.slug).await?;
         let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
@@ -118,17 +127,9 @@ impl Engine {
         if nothing && !outcome.redefine {
             let (identities_version, changes_version) = (None, None);
             let hold = outcome.hold.as_ref();
-            self.catalog
-                .finish(&Publication {
-                    report,
-                    records_version: None,
-                    identities_version,
-                    changes_version,
-                    hold,
-                    ends: None,
-                })
-                .await?;
-            return Ok(());
+            let ended =
+                Publication { report, records_version: None, identities_version, changes_version, hold, ends: None };
+            return self.finish(&ended).await;
         }
         let commit = outcome.commit(&base, &totals)?;
         let consequences = Consequences {
@@ -142,14 +143,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes what the failed run staged, unless it was committed after all, and records it.
-    async fn record_failure(&self, report: &RunReport) -> Result<(), SyncError> {
+    /// Removes what the failed run staged, unless it was committed after all, and records it. Called with the model's
+    /// lock held.
+    pub(super) async fn record_failure(&self, report: &mut RunReport, error: &SyncError) {
+        report.fail(error, self.clock.now());
+        match self.record_failed(report).await {
+            Ok(true) => {}
+            Ok(false) => {
+                report.error = Some(format!("the result is committed, but not visible yet: {error}"));
+                report.hint =
+                    Some("the next command of this project makes it visible, `cloud-connect runs` for one".into());
+            }
+            Err(error) => tracing::error!(%error, "the failed run could not be recorded"),
+        }
+    }
+
+    /// False: the commit stands, only something after it failed, and recovery brings it to its end.
+    async fn record_failed(&self, report: &RunReport) -> Result<bool, SyncError> {
         if !self.catalog.running(&report.model).await?.contains(&report.run_id) {
-            return Ok(());
+            return Ok(true);
         }
         if self.is_committed(&report.model, &report.run_id).await? {
-            // the commit stands, only something after it failed: recovery brings it to its end
-            return Ok(());
+            return Ok(false);
         }
         self.discard(&report.model, &report.run_id).await?;
         let ended = Publication {
@@ -160,7 +175,8 @@ impl Engine {
             hold: None,
             ends: None,
         };
-        Ok(self.catalog.finish(&ended).await?)
+        self.finish(&ended).await?;
+        Ok(true)
     }
 
     /// What a run would do, by really running the query and the comparison; writes nothing that stays.
@@ -179,19 +195,63 @@ impl Engine {
         let outcome = self.stages(model, &base, extracted, &folder, &report, false, progress).await?;
         let totals = outcome.take_totals();
         outcome.fill(&mut report, &totals);
-        let nothing = report.added + report.changed + report.removed == 0;
+        let nothing = report.added + report.changed + report.removed == 0
+            && outcome.rewritten.is_empty()
+            && totals.identities.is_empty()
+            && !outcome.redefine;
         let status = match (&outcome.hold, nothing) {
             (Some(_), _) => RunStatus::Held,
             (None, true) => RunStatus::Unchanged,
             (None, false) => RunStatus::Published,
         };
         report.finish(status, self.clock.now());
+        if let Some(hold) = &outcome.hold {
+            report.hint = Some(format!("the removals of {} of {} rows would be held", hold.removed, hold.of));
+        }
         Ok(Plan { report, samples: totals.samples })
+    }
+
+    /// The plan of a model whose query or comparison failed.
+    pub fn failed_plan(&self, slug: &str, error: &SyncError) -> Plan {
+        let (run_id, now) = (format!("plan-{}", Uuid::now_v7()), self.clock.now());
+        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, now);
+        report.fail(error, now);
+        Plan { report, samples: Samples::default() }
     }
 
     /// The model of that slug.
     pub fn model(&self, slug: &str) -> Result<&Model, SyncError> {
         self.project.models.get(slug).ok_or_else(|| SyncError::NoSuchModel(slug.to_string()))
+    }
+
+    /// What reading a cut needs to know of each model: as it was published, whatever its files say by now. Models whose
+    /// files are gone are among them only when `gone_too`.
+    pub async fn shapes(&self, cut: &Cut, gone_too: bool) -> Result<Vec<ModelShape>, SyncError> {
+        let mut shapes: Vec<ModelShape> = Vec::new();
+        let gone = cut.records.keys().filter(|slug| gone_too && !self.project.models.contains_key(*slug));
+        for slug in self.project.models.keys().chain(gone) {
+            let id = TableId::Records(slug.clone());
+            let table = match cut.records.get(slug) {
+                Some(version) => self.store.table(&id, Some(*version)).await?,
+                None => None,
+            };
+            let published = table.map(|table| definition_of(&id, &table)).transpose()?.flatten();
+            match (published, self.project.models.get(slug)) {
+                (Some(definition), _) => shapes.push(definition.shape(slug)),
+                (None, Some(model)) => shapes.push(ModelShape::from(model)),
+                (None, None) => {}
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// How many rows a model's record store has.
+    pub async fn stored_rows(&self, slug: &str) -> Result<u64, SyncError> {
+        let version = self.catalog.published_version(slug).await?;
+        let id = TableId::Records(slug.to_string());
+        let Some(version) = version else { return Ok(0) };
+        let Some(table) = self.store.table(&id, Some(version)).await? else { return Ok(0) };
+        Ok(Store::files(&id, &table)?.iter().map(|file| file.rows).sum())
     }
 
     pub(super) async fn base(&self, slug: &str) -> Result<Base, SyncError> {
@@ -248,7 +308,8 @@ impl Engine {
         let links = Arc::new(Links::new(&cx, folder));
 
         // added rows, one partition after another
-        let touched = self.add(&cx, &links, &extracted.differ).await?;
+        let mut early = early_owners(&cx, &extracted.differ);
+        let touched = self.add(&cx, &links, &extracted.differ, early.is_empty()).await?;
         if let Some(differ) = Arc::get_mut(&mut extracted.differ) {
             differ.drop_index();
         }
@@ -260,19 +321,33 @@ impl Engine {
         let held = exceeds(&model.guard, removed, old.len() as u64);
         let hold = match (held, write) {
             (false, _) => None,
-            (true, false) => Some(Hold { removed, of: old.len() as u64, files: Vec::new() }),
+            (true, false) => {
+                let samples = self.sample_unseen(&cx, &old, PLAN_SAMPLES).await?;
+                cx.add(|totals| totals.samples.removed.clone_from(&samples));
+                Some(Hold { removed, of: old.len() as u64, files: Vec::new(), samples })
+            }
             (true, true) => Some(self.write_hold(&cx, &old).await?),
         };
 
         // changed and removed rows: their files are written anew
         progress.stage(Stage::Write);
         let reshape = extracted.change == DefinitionChange::Shape;
-        let owners = match touched {
-            Some(touched) => Some(cx.resolver.owners(&model.external_key, touched).await?),
-            None => None,
+        let owners = match (early.join_next().await, touched) {
+            (Some(early), _) => Some(early.map_err(|e| SyncError::Bug(e.to_string()))??),
+            (None, Some(touched)) => Some(cx.resolver.owners(&model.external_key, touched).await?),
+            (None, None) => None,
         };
-        let differ = Some(Arc::clone(&extracted.differ));
-        let rewrite = Arc::new(Rewrite::new(&cx, &links, &old, differ, !held, owners, reshape));
+        let mut fold = false;
+        cx.add(|totals| fold = !totals.records.is_empty());
+        let source = RewriteSource {
+            differ: Some(Arc::clone(&extracted.differ)),
+            remove_unseen: !held,
+            owners,
+            reshape,
+            relink: base.definition.as_ref().is_some_and(|before| before.identities != extracted.definition.identities),
+            fold,
+        };
+        let rewrite = Arc::new(Rewrite::new(&cx, &links, &old, source));
         self.in_tasks(|| Arc::clone(&rewrite).work()).await?;
         fail::fail_point!("after-rewrite");
 
@@ -281,20 +356,18 @@ impl Engine {
         if may_create && model.create_profiles {
             self.create_for_waiting(&cx, &links, &extracted.differ, !held).await?;
         }
-        links.publish().await?;
-        if write {
-            self.enter_waiting(&cx).await?;
-        }
+        self.link_and_enter(&cx, &links).await?;
         let redefine = base.definition.as_ref() != Some(&extracted.definition);
         Ok(Outcome { rewritten: rewrite.files().to_vec(), cx, extracted, hold, removed, redefine })
     }
 
-    /// Publishes added rows. Returns the key hashes of changed and removed rows, unless they are too many.
+    /// Publishes added rows. Returns the key hashes of changed and removed rows, if they are asked for and not too many.
     async fn add(
         &self,
         cx: &Arc<Publishing>,
         links: &Arc<Links>,
         differ: &Arc<Differ>,
+        tell_touched: bool,
     ) -> Result<Option<Vec<u128>>, SyncError> {
         let next = Arc::new(AtomicUsize::new(0));
         let touched = Arc::new(std::sync::Mutex::new(Some(Vec::new())));
@@ -333,6 +406,9 @@ impl Engine {
             }
         })
         .await?;
+        if !tell_touched {
+            return Ok(None);
+        }
         note_touched(&touched, differ.touched_keys(differ.resident_index()));
         let mut touched = touched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(touched.take())
@@ -359,6 +435,22 @@ impl Engine {
         let Some(table) = self.store.table(&id, None).await? else { return Ok(false) };
         Ok(self.store.transaction_version(&id, &table, &format!("run/{run_id}")).await?.is_some())
     }
+}
+
+/// Where all old hashes are resident the changed and removed keys are known before the additions: unless they are many,
+/// their owners are looked for meanwhile. At most one task.
+fn early_owners(cx: &Arc<Publishing>, differ: &Differ) -> JoinSet<Result<Owners, StoreError>> {
+    let mut tasks = JoinSet::new();
+    if differ.needs_index(PARTITIONS - 1) {
+        return tasks;
+    }
+    let touched: Vec<u128> = differ.touched_keys(differ.resident_index()).take(MAX_ASKED / 4 + 1).collect();
+    if touched.len() > MAX_ASKED / 4 {
+        return tasks;
+    }
+    let (resolver, field) = (cx.resolver.clone(), cx.definition.external_key.clone());
+    tasks.spawn(async move { resolver.owners(&field, touched).await });
+    tasks
 }
 
 fn note_touched(touched: &std::sync::Mutex<Option<Vec<u128>>>, keys: impl Iterator<Item = u128>) {

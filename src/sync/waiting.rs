@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::additions::{Additions, Source};
 use super::changelog::{ChangeLog, ProfileChange, attributes};
+use super::definition::Definition;
 use super::links::Links;
 use super::publishing::Publishing;
 use super::run::definition_of;
@@ -27,13 +28,24 @@ use crate::values::objects::ObjectEncoder;
 type New = HashMap<u128, Uuid, BuildKeyHasher>;
 
 impl Engine {
-    /// Logs the memberships that begin in other models because this run creates identities that rows waited for.
-    pub(super) async fn enter_waiting(&self, cx: &Arc<Publishing>) -> Result<(), SyncError> {
-        let mut staged = Vec::new();
-        cx.add(|totals| staged.clone_from(&totals.identities));
-        if staged.is_empty() {
-            return Ok(());
+    /// Adds the identities that rows claim, and logs the memberships that begin in other models because of new
+    /// identities. The rows that waited there claim identities in turn, until there is nothing new.
+    pub(super) async fn link_and_enter(&self, cx: &Arc<Publishing>, links: &Links) -> Result<(), SyncError> {
+        let mut known = 0;
+        loop {
+            links.publish().await?;
+            let mut new = Vec::new();
+            cx.add(|totals| new.extend_from_slice(&totals.identities[known..]));
+            // a plan stages nothing, and so does not see what follows in other models
+            if new.is_empty() {
+                return Ok(());
+            }
+            known += new.len();
+            self.enter_waiting(cx, links, &new).await?;
         }
+    }
+
+    async fn enter_waiting(&self, cx: &Arc<Publishing>, links: &Links, staged: &[StagedFile]) -> Result<(), SyncError> {
         for (model, version) in self.catalog.cut(None).await?.records {
             let id = TableId::Records(model.clone());
             if model == cx.model {
@@ -51,7 +63,7 @@ impl Engine {
             for identities in wanted {
                 let new = new_identities(&cx.store, identities).await?;
                 for file in &files {
-                    enter_file(&cx.store, &id, file, &new, definition.activated, &mut log).await?;
+                    enter_file(&cx.store, &id, file, &new, &definition, links, &mut log).await?;
                 }
             }
             let entered = log.entered;
@@ -122,7 +134,8 @@ async fn enter_file(
     table: &TableId,
     file: &DataFile,
     new: &New,
-    activated: usize,
+    definition: &Definition,
+    links: &Links,
     log: &mut ChangeLog,
 ) -> Result<(), SyncError> {
     let columns = Some(vec![KEY_HI.to_string(), KEY_LO.to_string()]);
@@ -149,8 +162,10 @@ async fn enter_file(
     let rows = concat_batches(&first.schema(), &batches)?;
     let texts = identity_texts(rows.column(0))?;
     let schema = rows.schema();
-    let (fields, columns) = attributes(schema.fields(), rows.columns(), activated);
+    let (fields, columns) = attributes(schema.fields(), rows.columns(), definition.activated);
     let mut objects = ObjectEncoder::new(fields, columns)?;
+    let owners: Vec<Option<Uuid>> = profiles.iter().copied().map(Some).collect();
+    links.claim_of(definition, &rows, &owners)?;
     for (row, profile) in profiles.into_iter().enumerate() {
         let after = objects.object(row, |_| true);
         log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after));

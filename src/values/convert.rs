@@ -167,13 +167,13 @@ fn convert_column(
     if converted.null_count() > source.null_count() {
         failed.extend((0..source.len()).filter(|i| source.is_valid(*i) && converted.is_null(*i)));
     }
-    if matches!(target.value_type, ValueType::Decimal { .. })
-        && matches!(
-            source_type,
-            DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
-        )
-    {
-        // a smaller scale would round: such a value does not fit the declared type
+    let may_round = match target.value_type {
+        ValueType::Decimal { .. } => source_type.is_decimal() || source_type.is_floating(),
+        ValueType::Float => source_type.is_integer(),
+        _ => false,
+    };
+    if may_round {
+        // a value that a smaller scale, or a float's 53 bits, would round does not fit the declared type
         let back = cast_with_options(&converted, source_type, &safe)?;
         let same = arrow::compute::kernels::cmp::not_distinct(&back, source)?;
         failed.extend((0..same.len()).filter(|i| !same.value(*i)));
@@ -301,6 +301,15 @@ mod tests {
         let wide = Decimal128Array::from(vec![12_345_i128, 12_300]).with_precision_and_scale(20, 3).unwrap();
         let done = convert_one(Arc::new(wide), ValueType::Decimal { precision: 12, scale: 1 }).unwrap();
         assert_eq!(done.bad.iter().map(|b| b.0).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn a_float_or_integer_that_would_be_rounded_is_reported() {
+        let price = ValueType::Decimal { precision: 10, scale: 2 };
+        let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(19.99), Some(1.005), None]));
+        assert_eq!(convert_one(floats, price).unwrap().bad.iter().map(|b| b.0).collect::<Vec<_>>(), [1]);
+        let integers: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1 << 53, (1 << 53) + 1]));
+        assert_eq!(convert_one(integers, ValueType::Float).unwrap().bad.iter().map(|b| b.0).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

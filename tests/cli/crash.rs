@@ -8,7 +8,7 @@ use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::{Value, json};
 
-use crate::project::{PEOPLE, Project, Ran};
+use crate::project::{PEOPLE, Project, Ran, person};
 
 /// Each step of the commit, and some before it.
 const PLACES: [&str; 8] = [
@@ -126,6 +126,19 @@ fn a_crash_in_the_very_first_run_leaves_nothing_or_everything() {
         // there is nothing to rewrite, but the step is passed all the same
         assert_eq!(crashed.code, None, "{place} was not reached: {crashed:?}");
         check(&project, &State::new(), &new, place);
+    }
+}
+
+#[test]
+fn a_crash_inside_the_very_first_commit_leaves_nothing_in_the_way() {
+    for table in ["records/people", "identities", "changes"] {
+        let project = Project::with_people(&[person("ada", "London", 1)]);
+        // what the object store leaves: the log's folder, and an upload that was not renamed
+        let log = project.store().join(table).join("_delta_log");
+        std::fs::create_dir_all(&log).unwrap();
+        std::fs::write(log.join("00000000000000000000.json#1"), "{").unwrap();
+        assert_eq!(project.run(&[])["status"], "published", "{table}");
+        assert_eq!(project.profile("email", "ada@example.com")["attributes"]["cc_people_city"], "London");
     }
 }
 

@@ -25,6 +25,7 @@ fn a_large_removal_is_held_and_everything_else_is_applied() {
     project.rows("people", &rows);
     let plan = project.cc(&["plan", "--output", "json"]);
     assert_eq!((plan.code, &plan.json()[0]["status"]), (Some(3), &json!("held")));
+    assert_eq!(plan.json()[0]["samples"]["removed"].as_array().unwrap().len(), 5);
     let ran = project.cc(&["run", "--output", "json"]);
     assert_eq!(ran.code, Some(3));
     let report = &ran.json()[0];
@@ -33,6 +34,11 @@ fn a_large_removal_is_held_and_everything_else_is_applied() {
     assert_eq!(members(&project), 11);
 
     let id = report["run_id"].as_str().unwrap();
+    let shown = project.cc(&["run-report", id, "--output", "json"]).ok().json();
+    let samples = shown["hold"]["samples"].as_array().unwrap().clone();
+    assert_eq!(samples.len(), 5);
+    assert!(samples.iter().all(|row| row["key"].is_string() && row["before"]["city"].is_string()), "{shown}");
+    assert!(project.cc(&["run-report", id]).stdout.contains(samples[0]["key"].as_str().unwrap()));
     let approved = project.cc(&["approve", id, "--output", "json"]).ok().json();
     assert_eq!(counts(&approved, ["removed", "exited"]), [5, 5]);
     assert_eq!(members(&project), 6);

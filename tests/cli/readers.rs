@@ -26,6 +26,9 @@ for name in ("records/people", "identities", "changes"):
     seen[name] = [table.to_pyarrow_table().num_rows, polars.read_delta(path).height]
 frame = polars.read_delta(f"{store}/records/people").sort("email")
 seen["rows"] = frame.select("email", "city", "spent").rows()
+changes = polars.read_delta(f"{store}/changes")
+seen["partitions"] = sorted(changes["model"].unique().to_list())
+seen["fields"] = polars.read_delta(f"{store}/identities")["field"].unique().to_list()
 seen["types"] = [str(t) for t in frame.select("email", "spent", "_cc_since").dtypes]
 seen["first"] = DeltaTable(f"{store}/records/people", version=0).to_pyarrow_table().num_rows
 print(json.dumps(seen), flush=True)
@@ -55,6 +58,7 @@ fn the_deltalake_package_and_polars_read_every_table_while_a_run_is_under_way() 
     assert_eq!(seen["identities"], serde_json::json!([4, 4]));
     assert_eq!(seen["changes"], serde_json::json!([6, 6]));
     assert_eq!(seen["first"], 2);
+    assert_eq!((&seen["partitions"], &seen["fields"]), (&serde_json::json!(["people"]), &serde_json::json!(["email"])));
     assert_eq!(seen["rows"][0], serde_json::json!(["ada@example.com", "Paris", 1]));
     assert_eq!(seen["types"], serde_json::json!(["String", "Int64", "Datetime(time_unit='us', time_zone='UTC')"]));
 }

@@ -242,6 +242,132 @@ fn rows_wait_for_their_profile_and_enter_when_it_comes() {
 }
 
 #[test]
+fn a_row_that_waited_brings_its_further_identities_and_these_let_others_in() {
+    let project = Project::new();
+    let waiting = "connection: files\ncreate_profiles: false\nactivated_fields: [plan]\n";
+    let vips = format!("name: VIPs\nprimary_key: email\nexternal_key: email\nidentities: [user_id]\n{waiting}");
+    project.model("a_vips", &vips, "SELECT * FROM vips");
+    let logins = format!("name: Logins\nprimary_key: user_id\nexternal_key: user_id\n{waiting}");
+    project.model("b_logins", &logins, "SELECT * FROM logins");
+    project.model("people", PEOPLE, "SELECT * FROM people");
+    project.rows("vips", &[json!({ "email": "ada@example.com", "user_id": "u1", "plan": "gold" })]);
+    project.rows("logins", &[json!({ "user_id": "u1", "plan": "daily" })]);
+    project.rows("people", &[person("bob", "Bonn", 1)]);
+    project.cc(&["run"]).ok();
+    project.rows("people", &[person("bob", "Bonn", 1), person("ada", "Turin", 1)]);
+    let report = project.run(&["people"]);
+    assert_eq!(counts(&report, ["added", "entered", "identities_linked"]), [1, 3, 1]);
+    let ada = project.profile("user_id", "u1");
+    assert_eq!(ada["identities"], json!({ "email": "ada@example.com", "user_id": "u1" }));
+    assert_eq!(ada["attributes"]["cc_b_logins_plan"], "daily");
+    assert_eq!(ada["memberships"].as_object().unwrap().len(), 3);
+    assert_eq!(project.sql("SELECT count(*) AS n FROM identities WHERE value = 'u1'")[0]["n"], 1);
+}
+
+#[test]
+fn a_number_can_be_an_attribute_and_a_further_identity() {
+    let project = Project::new();
+    let config = |fields: &str, more: &str| {
+        format!(
+            "name: People\nconnection: files\nprimary_key: email\nexternal_key: email\nactivated_fields: [{fields}]\n{more}"
+        )
+    };
+    let row = |name: &str, id: i64| json!({ "email": format!("{name}@example.com"), "user_id": id, "city": "x" });
+    let names: Vec<String> = (0..20).map(|n| format!("p{n}")).collect();
+    let rows: Vec<Value> = names.iter().zip(100..).map(|(name, id)| row(name, id)).collect();
+    project.rows("people", &rows);
+    project.model("people", &config("user_id", ""), "SELECT * FROM people");
+    project.run(&[]);
+    // named only later: rows that are the same claim it all the same
+    project.write("models/people.yml", &config("user_id", "identities: [user_id]\n"));
+    assert_eq!(counts(&project.run(&[]), ["changed", "identities_linked"]), [0, 20]);
+    let profile = project.profile("user_id", "107");
+    assert_eq!(profile["identities"]["email"], "p7@example.com");
+    assert_eq!(profile["attributes"]["cc_people_user_id"], 107);
+
+    // declared, but not activated; and a hold on such a model can be approved
+    let declared =
+        "identities: [user_id]\ncolumns: { user_id: int }\nguard: { max_removed: 1, max_removed_percent: 1 }\n";
+    project.model("declared", &config("city", declared), "SELECT * FROM people");
+    project.run(&["declared"]);
+    project.rows("people", &rows[..10]);
+    let held = project.run(&["declared"]);
+    assert_eq!(held["status"], "held");
+    project.cc(&["approve", held["run_id"].as_str().unwrap()]).ok();
+    assert_eq!(project.sql("SELECT count(*) AS n FROM records_declared")[0]["n"], 10);
+}
+
+#[test]
+fn a_query_may_ask_what_time_it_is() {
+    let project = Project::with_people(&[person("ada", "London", 1)]);
+    project.write(
+        "models/people.sql",
+        "SELECT * FROM people WHERE now() > TIMESTAMP '2020-01-01' AND current_date > DATE '2020-01-01'",
+    );
+    assert_eq!(counts(&project.run(&[]), ["added"]), [1]);
+}
+
+#[test]
+fn what_was_published_is_shown_until_a_run_changes_it() {
+    let project = Project::with_people(&[person("ada", "London", 1)]);
+    let first = project.run(&[]);
+    let shown = || project.sql("SELECT count(*) AS n FROM memberships")[0]["n"].clone();
+    project.write("models/people.yml", &PEOPLE.replace("external_key: email", "external_key: user_id"));
+    assert_eq!(project.run(&[])["status"], "failed");
+    assert_eq!(shown(), 1, "the key that was published still tells who is a member");
+    std::fs::remove_file(project.path().join("models/people.yml")).unwrap();
+    std::fs::remove_file(project.path().join("models/people.sql")).unwrap();
+    assert_eq!(shown(), 0);
+    let past = ["sql", "SELECT count(*) AS n FROM memberships", "--as-of", first["run_id"].as_str().unwrap()];
+    let past: Vec<&str> = past.into_iter().chain(["--output", "json"]).collect();
+    assert_eq!(project.cc(&past).ok().json()[0]["n"], 1);
+}
+
+#[test]
+fn a_declared_type_is_meant_and_an_accident_is_not() {
+    let project = Project::with_people(&[person("ada", "London", 1)]);
+    project.run(&[]);
+    project.write("models/people.yml", &format!("{PEOPLE}columns: {{ spent: string }}\n"));
+    assert_eq!(project.run(&[])["status"], "published");
+    assert_eq!(project.profile("email", "ada@example.com")["attributes"]["cc_people_spent"], "1");
+}
+
+#[test]
+fn a_plan_goes_on_after_a_model_that_fails_and_names_it() {
+    let project = Project::with_people(&[person("ada", "London", 1)]);
+    project.model("a_broken", PEOPLE, "SELECT nothing FROM people");
+    let ran = project.cc(&["plan", "--output", "json"]);
+    assert_eq!(ran.code, Some(1));
+    let plans = ran.json();
+    let of = |model: &str| plans.as_array().unwrap().iter().find(|plan| plan["model"] == model).unwrap().clone();
+    assert_eq!((&of("people")["added"], &of("a_broken")["status"]), (&json!(1), &json!("failed")));
+    assert!(of("a_broken")["error"].as_str().unwrap().contains("nothing"));
+}
+
+#[test]
+fn other_normalization_of_stored_identities_is_refused() {
+    let project = Project::with_people(&[person("Ada", "London", 1)]);
+    project.run(&[]);
+    let config = std::fs::read_to_string(project.path().join("cloud-connect.yml")).unwrap();
+    project.write("cloud-connect.yml", &config.replace("[trim, lowercase]", "[trim]"));
+    let report = project.run(&[]);
+    assert_eq!(report["status"], "failed");
+    assert!(report["error"].as_str().unwrap().contains("`normalize:` of identity field `email` changed"), "{report}");
+    assert!(report["hint"].as_str().unwrap().contains("normalize: [trim, lowercase]"), "{report}");
+    project.write("cloud-connect.yml", &config);
+    assert_eq!(project.run(&[])["status"], "unchanged");
+}
+
+#[test]
+fn a_run_is_named_by_as_much_of_its_id_as_tells_it_apart() {
+    let project = Project::with_people(&[person("ada", "London", 1)]);
+    let (first, _) = (project.run(&[]), project.run(&[]));
+    let ran = project.cc(&["run-report", &first["run_id"].as_str().unwrap()[..4]]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("several runs begin with"), "{}", ran.stderr);
+}
+
+#[test]
 fn the_past_can_be_looked_at_by_run_and_by_time() {
     let project = Project::with_people(&[person("ada", "London", 1), person("bob", "Bonn", 2)]);
     let first = project.run(&[]);
@@ -328,6 +454,10 @@ fn many_small_runs_leave_few_files() {
     }
     assert_eq!(project.sql("SELECT count(*) AS n FROM records_people")[0]["n"], 15);
     let log = std::fs::read_dir(project.store().join("records/people/_delta_log")).unwrap();
+    let entries = || std::fs::read_dir(project.store().join("records/people/_delta_log")).unwrap().count();
+    let before = entries();
+    assert_eq!(project.run(&[])["status"], "unchanged");
+    assert_eq!(entries(), before, "an unchanged run writes nothing, however many small files there are");
     let removes = log
         .filter_map(|e| std::fs::read_to_string(e.unwrap().path()).ok())
         .filter(|text| text.contains("\"remove\""))

@@ -37,6 +37,11 @@ pub(super) fn from_datafusion(error: &DataFusionError) -> WarehouseError {
                 .with_hint("it may be damaged or only half written")
         }
         DataFusionError::ArrowError(e, _) => from_arrow(e),
+        // a call with arguments of other types than the function takes is called internal
+        DataFusionError::Internal(text) if text.contains("failed to match any signature") => {
+            WarehouseError::sql(first_line(&message(root)).trim_start_matches("Internal error: "))
+                .with_hint("cast the argument to a type that the function takes; a CSV column without values is text")
+        }
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) | DataFusionError::Substrait(_) => {
             WarehouseError::bug(message(root))
         }
@@ -120,7 +125,10 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 }
 
 fn message(error: &DataFusionError) -> String {
-    error.strip_backtrace().trim_start_matches("Error during planning: ").to_owned()
+    let text = error.strip_backtrace();
+    // whom to tell about a bug is ours to say
+    let text = text.split("This issue was likely caused by a bug in DataFusion").next().unwrap_or_default();
+    text.trim_start_matches("Error during planning: ").trim_end().to_owned()
 }
 
 fn first_line(text: &str) -> &str {

@@ -43,6 +43,8 @@ impl Session {
         let options = config.options_mut();
         // without spans an error cannot say where in the SQL it is
         options.sql_parser.collect_spans = true;
+        // results are carried as plain strings: views would only be copied into them
+        options.execution.parquet.schema_force_view_types = false;
         // a folder's files may lie in sub-folders that are no partitions
         options.execution.listing_table_ignore_subdirectory = false;
         // the default (10 MB a sorting partition) is more than a small limit has
@@ -91,13 +93,16 @@ impl Session {
         sql: &str,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, WarehouseError> {
-        let statement = self.state.sql_to_statement(sql, &Dialect::Generic).map_err(|e| errors::from_datafusion(&e))?;
+        // what `now()` and its like mean is the moment at which this statement begins
+        let mut state = self.state.clone();
+        state.mark_start_execution();
+        let statement = state.sql_to_statement(sql, &Dialect::Generic).map_err(|e| errors::from_datafusion(&e))?;
         only_reads(&statement)?;
-        let names = self.state.resolve_table_references(&statement).unwrap_or_default();
-        let plan = self.state.statement_to_plan(statement).await.map_err(|e| self.explain(&e, &names))?;
+        let names = state.resolve_table_references(&statement).unwrap_or_default();
+        let plan = state.statement_to_plan(statement).await.map_err(|e| self.explain(&e, &names))?;
         let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(|_| refused("a statement that writes"))?;
-        let mut frame = DataFrame::new(self.state.clone(), plan);
+        let mut frame = DataFrame::new(state, plan);
         if limit.is_some() {
             frame = frame.limit(0, limit).map_err(|e| errors::from_datafusion(&e))?;
         }
