@@ -265,8 +265,13 @@ async fn stop_asked() -> std::io::Result<()> {
 async fn run(cli: Cli) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
+    // what else there is can be ended at any moment, and need not be waited for
+    let cancels = matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_));
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
+            if !cancels {
+                std::process::exit(130);
+            }
             on_signal.cancel();
             eprintln_line("cancelling (again: stop at once)");
             if stop_asked().await.is_ok() {

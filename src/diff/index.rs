@@ -295,6 +295,10 @@ async fn load_file(
     let mut numbers = Vec::new();
     let mut number = old.rows_of(file).start as u32;
     while let Some(batch) = batches.try_next().await? {
+        if batch.num_columns() != HASHES.len() {
+            let message = format!("`{}` lacks a hash column: it was written by another version", old.files[file].path);
+            return Err(StoreError::Corrupt { table: table.folder(), message });
+        }
         let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().values().as_ref();
         let (key_hi, key_lo, row_hash): (&[i64], &[i64], &[i64]) = (column(0), column(1), column(2));
         for row in 0..batch.num_rows() {

@@ -99,13 +99,18 @@ impl Definition {
 
     /// The columns to convert the result to.
     pub fn targets(&self, model: &Model) -> Result<Vec<TargetColumn>, SyncError> {
-        let target = |(name, value_type): &(String, String)| {
-            let value_type = value_type.parse().map_err(|e: String| SyncError::Bug(e))?;
+        let target = |(position, (name, value_type)): (usize, &(String, String))| {
+            let declared = model.columns.get(name).and_then(|contract| contract.value_type);
+            let value_type = match declared.filter(|_| position > self.activated) {
+                // stored as text, but only when it is what the contract says
+                Some(declared) => declared,
+                None => value_type.parse().map_err(|e: String| SyncError::Bug(e))?,
+            };
             let not_null = model.columns.get(name).is_some_and(|contract| contract.not_null);
             // a null key is counted as such, whatever the contract says
             Ok(TargetColumn { name: name.clone(), value_type, not_null: not_null && *name != self.primary_key })
         };
-        self.columns.iter().map(target).collect()
+        self.columns.iter().enumerate().map(target).collect()
     }
 
     /// What readers need to know of the model.
@@ -120,6 +125,16 @@ impl Definition {
         }
     }
 
+    /// Are these the steps with which the model's values of an identity field were stored?
+    pub fn check_steps(&self, field: &str, steps: &[Normalization]) -> Result<(), SyncError> {
+        match self.normalization.get(field) {
+            Some(stored) if stored != steps => {
+                Err(SyncError::Renormalized { field: field.to_string(), before: steps_text(stored) })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What changed since `before`. Another key is refused: every membership would end and begin anew.
     pub fn compare(&self, model: &Model, before: Option<&Self>) -> Result<DefinitionChange, SyncError> {
         let Some(before) = before else { return Ok(DefinitionChange::None) };
@@ -131,14 +146,8 @@ impl Definition {
                 now: format!("{} ({}) -> {}", self.primary_key, self.columns[0].1, self.external_key),
             });
         }
-        let other_steps = |(field, steps): &(&String, &Vec<Normalization>)| {
-            before.normalization.get(*field).is_some_and(|before| before != *steps)
-        };
-        if let Some((field, _)) = self.normalization.iter().find(other_steps) {
-            return Err(SyncError::Renormalized {
-                field: field.clone(),
-                before: steps_text(&before.normalization[field]),
-            });
+        for (field, steps) in &self.normalization {
+            before.check_steps(field, steps)?;
         }
         let source_changed = self.sql != before.sql || self.connection != before.connection;
         if self.columns == before.columns

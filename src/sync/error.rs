@@ -37,8 +37,10 @@ pub enum SyncError {
     NothingHeld(String),
     #[error("the removals of run `{run}` were {status} already")]
     HoldEnded { run: String, status: String },
-    #[error("{rows} rows are too many for a memory limit of {}", bytesize::ByteSize(*.limit))]
-    TooManyRows { rows: u64, limit: u64 },
+    #[error("{rows} rows{} are too many for a memory limit of {}", if *.more { " and more" } else { "" }, bytesize::ByteSize(*.limit))]
+    TooManyRows { rows: u64, more: bool, limit: u64 },
+    #[error("the result is committed, but not visible yet: {0}")]
+    NotVisible(Box<SyncError>),
     #[error("cancelled")]
     Cancelled,
     #[error("{0}")]
@@ -97,6 +99,9 @@ impl SyncError {
                 "the stored identities would not be found again, and their profiles would be created anew: set it back to \
                  `normalize: {before}`, or name a new identity field beside `{field}`"
             ),
+            Self::NotVisible(_) => {
+                "the next command of this project makes it visible, `cloud-connect runs` for one".into()
+            }
             Self::AlreadyRunning { .. } => "wait for it to end; `cloud-connect runs` shows it".into(),
             Self::Catalog(CatalogError::Database(_) | CatalogError::Migration(_)) => {
                 "the catalog is `catalog.db` in the state's directory (`store:`, or .cloud-connect): can it be written, \
@@ -111,7 +116,7 @@ impl SyncError {
             }
             Self::TooManyRows { rows, .. } if *rows < u64::from(u32::MAX) => {
                 let least = MemoryPlan::limit_for(*rows).div_ceil(1 << 20);
-                format!("give it at least `--memory-limit {least}MiB` (or `memory_limit:` in cloud-connect.yml)")
+                format!("give it `--memory-limit {least}MiB` or more (or `memory_limit:` in cloud-connect.yml)")
             }
             Self::TooManyRows { .. } => "split the model: a record store holds less than 4,294,967,295 rows".into(),
             Self::Store(StoreError::Conflict { .. }) => "nothing was changed: run it again".into(),

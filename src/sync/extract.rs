@@ -52,7 +52,7 @@ pub(super) struct Extraction<'a> {
 impl Engine {
     /// Runs the query and compares its rows, again after passing trouble. Nothing outside the spill folder changes.
     pub(super) async fn extract(&self, extraction: &Extraction<'_>) -> Result<Extracted, SyncError> {
-        self.check_rows(extraction.files.iter().map(|file| file.rows).sum())?;
+        self.check_rows(extraction.files.iter().map(|file| file.rows).sum(), false)?;
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(500))
             .with_max_delay(Duration::from_secs(30))
@@ -157,10 +157,10 @@ impl Engine {
     }
 
     /// Can the state of so many rows be held?
-    fn check_rows(&self, rows: u64) -> Result<(), SyncError> {
+    fn check_rows(&self, rows: u64, more: bool) -> Result<(), SyncError> {
         // the last number stands for no row
         if rows > self.memory.hashes || rows >= u64::from(u32::MAX) {
-            return Err(SyncError::TooManyRows { rows, limit: self.memory.limit });
+            return Err(SyncError::TooManyRows { rows, more, limit: self.memory.limit });
         }
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Engine {
             }
             rows += batch.num_rows() as u64;
             // what is stored now has to be compared with the next time
-            self.check_rows(rows)?;
+            self.check_rows(rows, true)?;
             extraction.progress.rows(batch.num_rows() as u64);
             fail::fail_point!("extract-batch");
             if sender.send(batch).await.is_err() {

@@ -130,8 +130,7 @@ impl Engine {
         report.approves = Some(held_run.run_id.clone());
         self.catalog.begin(&report).await?;
         if let Err(error) = self.approve_begun(&publish_lock, &held_run, &hold, &mut report).await {
-            self.record_failure(&mut report, &error).await;
-            return Err(error);
+            return Err(self.record_failure(&mut report, error).await);
         }
         Ok(report)
     }

@@ -55,7 +55,8 @@ impl Links {
     ) -> Result<(), SyncError> {
         for (number, field) in self.fields(|field| definition.identities.contains(&field.field)) {
             let Some(column) = batch.column_by_name(&field.field) else { continue };
-            let (values, hashes) = normalized_keys(column, &field.normalize)?;
+            let steps = definition.normalization.get(&field.field).unwrap_or(&field.normalize);
+            let (values, hashes) = normalized_keys(column, steps)?;
             // an activated field may be a number
             let values = identity_texts(&values)?;
             let mut rows: Vec<(usize, usize, u128)> = Vec::new();

@@ -115,7 +115,9 @@ impl Engine {
     /// Records a run's end. The key lists of holds that it supersedes are of no more use.
     pub(super) async fn finish(&self, publication: &Publication<'_>) -> Result<(), SyncError> {
         for run_id in self.catalog.finish(publication).await? {
-            self.store.discard_staged(&TableId::Holds, &run_id).await?;
+            if let Err(error) = self.store.discard_staged(&TableId::Holds, &run_id).await {
+                tracing::warn!(%error, run = run_id, "the list of a superseded hold could not be removed");
+            }
         }
         Ok(())
     }

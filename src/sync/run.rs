@@ -19,6 +19,7 @@ use super::report::{Hold, RunKind, RunReport, RunStatus};
 use super::rewrite::{Rewrite, RewriteSource};
 use super::{Engine, Progress, Stage, SyncError};
 use crate::catalog::Publication;
+use crate::config::IdentityField;
 use crate::diff::compare::{Differ, PARTITIONS};
 use crate::diff::index::HashIndex;
 use crate::diff::spill::SpillFolder;
@@ -81,7 +82,7 @@ impl Engine {
         self.catalog.begin(report).await?;
         if let Err(error) = self.run_begun(model, report, progress, cancel).await {
             // still under the model's lock, so that nobody takes the run for one whose process died
-            self.record_failure(report, &error).await;
+            self.record_failure(report, error).await;
         }
         Ok(())
     }
@@ -95,6 +96,7 @@ impl Engine {
     ) -> Result<(), SyncError> {
         let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
         let base = self.base(&model.slug).await?;
+        self.check_normalization(model, &base).await?;
         let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
         if cancel.is_cancelled() {
             return Err(SyncError::Cancelled);
@@ -144,17 +146,20 @@ impl Engine {
     }
 
     /// Removes what the failed run staged, unless it was committed after all, and records it. Called with the model's
-    /// lock held.
-    pub(super) async fn record_failure(&self, report: &mut RunReport, error: &SyncError) {
-        report.fail(error, self.clock.now());
+    /// lock held. Returns what to tell.
+    pub(super) async fn record_failure(&self, report: &mut RunReport, error: SyncError) -> SyncError {
+        report.fail(&error, self.clock.now());
         match self.record_failed(report).await {
-            Ok(true) => {}
+            Ok(true) => error,
             Ok(false) => {
-                report.error = Some(format!("the result is committed, but not visible yet: {error}"));
-                report.hint =
-                    Some("the next command of this project makes it visible, `cloud-connect runs` for one".into());
+                let error = SyncError::NotVisible(Box::new(error));
+                report.fail(&error, self.clock.now());
+                error
             }
-            Err(error) => tracing::error!(%error, "the failed run could not be recorded"),
+            Err(unrecorded) => {
+                tracing::error!(error = %unrecorded, "the failed run could not be recorded");
+                error
+            }
         }
     }
 
@@ -191,14 +196,14 @@ impl Engine {
         let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
         let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
         let base = self.base(slug).await?;
+        self.check_normalization(model, &base).await?;
         let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
         let outcome = self.stages(model, &base, extracted, &folder, &report, false, progress).await?;
         let totals = outcome.take_totals();
         outcome.fill(&mut report, &totals);
         let nothing = report.added + report.changed + report.removed == 0
             && outcome.rewritten.is_empty()
-            && totals.identities.is_empty()
-            && !outcome.redefine;
+            && report.profiles_created + report.identities_linked == 0;
         let status = match (&outcome.hold, nothing) {
             (Some(_), _) => RunStatus::Held,
             (None, true) => RunStatus::Unchanged,
@@ -222,6 +227,28 @@ impl Engine {
     /// The model of that slug.
     pub fn model(&self, slug: &str) -> Result<&Model, SyncError> {
         self.project.models.get(slug).ok_or_else(|| SyncError::NoSuchModel(slug.to_string()))
+    }
+
+    /// Fields that the model has not used before may have been used by others: with the same steps?
+    async fn check_normalization(&self, model: &Model, base: &Base) -> Result<(), SyncError> {
+        let known = base.definition.as_ref().map(|definition| &definition.normalization);
+        let used = |field: &&IdentityField| {
+            (field.field == model.external_key || model.identities.contains(&field.field))
+                && !known.is_some_and(|known| known.contains_key(&field.field))
+        };
+        let fields: Vec<_> = self.project.identities.iter().filter(used).collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        for (other, version) in self.catalog.cut(None).await?.records {
+            let id = TableId::Records(other);
+            let Some(table) = self.store.table(&id, Some(version)).await? else { continue };
+            let Some(definition) = definition_of(&id, &table)? else { continue };
+            for field in &fields {
+                definition.check_steps(&field.field, &field.normalize)?;
+            }
+        }
+        Ok(())
     }
 
     /// What reading a cut needs to know of each model: as it was published, whatever its files say by now. Models whose
@@ -356,7 +383,12 @@ impl Engine {
         if may_create && model.create_profiles {
             self.create_for_waiting(&cx, &links, &extracted.differ, !held).await?;
         }
-        self.link_and_enter(&cx, &links).await?;
+        let mut own = Vec::new();
+        if !model.create_profiles {
+            own.extend((0..base.files.len()).filter(|n| !rewrite.files().contains(n)).map(|n| base.files[n].clone()));
+            cx.add(|totals| own.extend(totals.records.iter().map(DataFile::of_staged)));
+        }
+        self.link_and_enter(&cx, &links, &own).await?;
         let redefine = base.definition.as_ref() != Some(&extracted.definition);
         Ok(Outcome { rewritten: rewrite.files().to_vec(), cx, extracted, hold, removed, redefine })
     }

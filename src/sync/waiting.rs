@@ -30,7 +30,13 @@ type New = HashMap<u128, Uuid, BuildKeyHasher>;
 impl Engine {
     /// Adds the identities that rows claim, and logs the memberships that begin in other models because of new
     /// identities. The rows that waited there claim identities in turn, until there is nothing new.
-    pub(super) async fn link_and_enter(&self, cx: &Arc<Publishing>, links: &Links) -> Result<(), SyncError> {
+    /// `own` are the files of the model itself, if its rows wait too.
+    pub(super) async fn link_and_enter(
+        &self,
+        cx: &Arc<Publishing>,
+        links: &Links,
+        own: &[DataFile],
+    ) -> Result<(), SyncError> {
         let mut known = 0;
         loop {
             links.publish().await?;
@@ -42,6 +48,7 @@ impl Engine {
             }
             known += new.len();
             self.enter_waiting(cx, links, &new).await?;
+            enter_files(cx, links, &cx.model, &cx.definition, own, &new).await?;
         }
     }
 
@@ -53,25 +60,10 @@ impl Engine {
             }
             let Some(table) = self.store.table(&id, Some(version)).await? else { continue };
             let Some(definition) = definition_of(&id, &table)? else { continue };
-            let own = [("field".to_string(), definition.external_key.clone())];
-            let wanted: Vec<&StagedFile> = staged.iter().filter(|file| file.partition == own).collect();
-            if definition.create_profiles || wanted.is_empty() {
+            if definition.create_profiles {
                 continue;
             }
-            let files = Store::files(&id, &table)?;
-            let mut log = ChangeLog::new(&cx.store, &model, &cx.run_id, cx.now, cx.write);
-            for identities in wanted {
-                let new = new_identities(&cx.store, identities).await?;
-                for file in &files {
-                    enter_file(&cx.store, &id, file, &new, &definition, links, &mut log).await?;
-                }
-            }
-            let entered = log.entered;
-            let changes = log.finish().await?;
-            cx.add(|totals| {
-                totals.entered += entered;
-                totals.changes.extend(changes);
-            });
+            enter_files(cx, links, &model, &definition, &Store::files(&id, &table)?, staged).await?;
         }
         Ok(())
     }
@@ -109,6 +101,33 @@ impl Engine {
         }
         additions.finish().await
     }
+}
+
+/// Logs the rows of these files whose key is among the staged identities.
+async fn enter_files(
+    cx: &Arc<Publishing>,
+    links: &Links,
+    model: &str,
+    definition: &Definition,
+    files: &[DataFile],
+    staged: &[StagedFile],
+) -> Result<(), SyncError> {
+    let own = [("field".to_string(), definition.external_key.clone())];
+    let table = TableId::Records(model.to_string());
+    let mut log = ChangeLog::new(&cx.store, model, &cx.run_id, cx.now, cx.write);
+    for identities in staged.iter().filter(|file| !files.is_empty() && file.partition == own) {
+        let new = new_identities(&cx.store, identities).await?;
+        for file in files {
+            enter_file(&cx.store, &table, file, &new, definition, links, &mut log).await?;
+        }
+    }
+    let entered = log.entered;
+    let changes = log.finish().await?;
+    cx.add(|totals| {
+        totals.entered += entered;
+        totals.changes.extend(changes);
+    });
+    Ok(())
 }
 
 async fn new_identities(store: &Store, file: &StagedFile) -> Result<New, SyncError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -175,8 +175,16 @@ fn convert_column(
     if may_round {
         // a value that a smaller scale, or a float's 53 bits, would round does not fit the declared type
         let back = cast_with_options(&converted, source_type, &safe)?;
-        let same = arrow::compute::kernels::cmp::not_distinct(&back, source)?;
-        failed.extend((0..same.len()).filter(|i| !same.value(*i)));
+        if source_type.is_floating() {
+            // as numbers: -0.0 is 0.0
+            let floats = |array: &ArrayRef| cast_with_options(array, &DataType::Float64, &safe);
+            let (back, source) = (floats(&back)?, floats(source)?);
+            let (back, source) = (back.as_primitive::<Float64Type>(), source.as_primitive::<Float64Type>());
+            failed.extend((0..back.len()).filter(|i| back.is_valid(*i) && back.value(*i) != source.value(*i)));
+        } else {
+            let same = arrow::compute::kernels::cmp::not_distinct(&back, source)?;
+            failed.extend((0..same.len()).filter(|i| !same.value(*i)));
+        }
         failed.sort_unstable();
         failed.dedup();
     }
@@ -306,7 +314,8 @@ mod tests {
     #[test]
     fn a_float_or_integer_that_would_be_rounded_is_reported() {
         let price = ValueType::Decimal { precision: 10, scale: 2 };
-        let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(19.99), Some(1.005), None]));
+        let floats: ArrayRef =
+            Arc::new(arrow::array::Float64Array::from(vec![Some(19.99), Some(1.005), None, Some(-0.0)]));
         assert_eq!(convert_one(floats, price).unwrap().bad.iter().map(|b| b.0).collect::<Vec<_>>(), [1]);
         let integers: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1 << 53, (1 << 53) + 1]));
         assert_eq!(convert_one(integers, ValueType::Float).unwrap().bad.iter().map(|b| b.0).collect::<Vec<_>>(), [1]);

@@ -1,6 +1,6 @@
 //! The commands as people meet them: beginnings, faults, exit codes, limits.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::project::{PEOPLE, Project, counts, person};
 
@@ -42,7 +42,7 @@ fn every_fault_of_a_project_is_reported_at_once_with_its_place() {
     project.model("other", PEOPLE, "");
     let ran = project.cc(&["check", "--output", "json"]);
     assert_eq!(ran.code, Some(2));
-    let errors: Value = serde_json::from_str(&ran.stderr).unwrap();
+    let errors = ran.json();
     let places: Vec<(String, u64)> = errors["errors"]
         .as_array()
         .unwrap()

@@ -345,6 +345,36 @@ fn a_plan_goes_on_after_a_model_that_fails_and_names_it() {
 }
 
 #[test]
+fn waiting_rows_of_the_running_model_enter_through_the_identities_that_others_bring() {
+    let project = Project::new();
+    let waiting = "connection: files\ncreate_profiles: false\n";
+    project.model("a_people", PEOPLE, "SELECT * FROM people");
+    let logins =
+        "name: Logins\nprimary_key: user_id\nexternal_key: user_id\nidentities: [email]\nactivated_fields: [n]\n";
+    project.model("b_logins", &format!("{logins}{waiting}"), "SELECT * FROM logins");
+    let crm = "name: CRM\nprimary_key: email\nexternal_key: email\nidentities: [user_id]\nactivated_fields: [n]\n";
+    project.model("c_crm", &format!("{crm}{waiting}"), "SELECT * FROM crm");
+    project.rows("people", &[person("a", "London", 1)]);
+    project.rows("logins", &[json!({ "user_id": "u1", "email": "b@example.com", "n": 1 })]);
+    project.rows(
+        "crm",
+        &[
+            json!({ "email": "a@example.com", "user_id": "u1", "n": 1 }),
+            json!({ "email": "b@example.com", "user_id": null, "n": 2 }),
+        ],
+    );
+    let reports = project.cc(&["run", "--output", "json"]).ok().json();
+    // u1 becomes a's; so the login enters, and brings b@; so the second row of the model itself enters
+    assert_eq!(counts(&reports[2], ["added", "waiting", "identities_linked", "entered"]), [2, 1, 2, 3]);
+    let log = project.sql("SELECT model, identity FROM changes WHERE change = 'entered' ORDER BY 1, 2");
+    let log: Vec<_> =
+        log.iter().map(|row| (row["model"].as_str().unwrap(), row["identity"].as_str().unwrap())).collect();
+    let wanted =
+        [("a_people", "a@example.com"), ("b_logins", "u1"), ("c_crm", "a@example.com"), ("c_crm", "b@example.com")];
+    assert_eq!(log, wanted);
+}
+
+#[test]
 fn other_normalization_of_stored_identities_is_refused() {
     let project = Project::with_people(&[person("Ada", "London", 1)]);
     project.run(&[]);
@@ -354,8 +384,12 @@ fn other_normalization_of_stored_identities_is_refused() {
     assert_eq!(report["status"], "failed");
     assert!(report["error"].as_str().unwrap().contains("`normalize:` of identity field `email` changed"), "{report}");
     assert!(report["hint"].as_str().unwrap().contains("normalize: [trim, lowercase]"), "{report}");
+    // nor does a new model find identities by other steps than those that stored them
+    project.model("second", PEOPLE, "SELECT * FROM people");
+    assert_eq!(project.run(&["second"])["status"], "failed");
     project.write("cloud-connect.yml", &config);
-    assert_eq!(project.run(&[])["status"], "unchanged");
+    assert_eq!(project.run(&["people"])["status"], "unchanged");
+    assert_eq!(project.run(&["second"])["status"], "published");
 }
 
 #[test]

@@ -202,9 +202,8 @@ async fn a_past_cut_shows_the_columns_and_rows_of_its_time() {
         Arc::new(StringArray::from(vec!["Cargo"])),
         since,
         hi.clone(),
-        lo.clone(),
-        hi,
         lo,
+        hi,
     ];
     let batch = RecordBatch::try_new(schema, columns).unwrap();
     let add = vec![stage(&store, &id, "later", &batch, &[]).await];
