@@ -32,7 +32,7 @@ use super::{DataFile, StagedFile, Store, StoreError, TableId};
 pub const TARGET_ROWS: u64 = 262_144;
 const ROW_GROUP_ROWS: usize = 131_072;
 /// A row group is ended early when it takes so much memory.
-const ROW_GROUP_BYTES: usize = 12 << 20;
+const ROW_GROUP_BYTES: usize = 8 << 20;
 /// A look at one row decodes one page of each column.
 const PAGE_ROWS: usize = 4096;
 const UPLOAD_BYTES: usize = 4 << 20;

@@ -17,8 +17,8 @@ use crate::store::TableId;
 use crate::store::data_file::RollingWriter;
 use crate::store::schema::{identities_schema, join_hash};
 
-const FLUSH_ROWS: usize = 65_536;
-const FLUSH_BYTES: usize = 16 << 20;
+const FLUSH_ROWS: usize = 32_768;
+const FLUSH_BYTES: usize = 8 << 20;
 
 /// What to do with rows that are handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
