@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::{CliError, Context, Outcome, output};
 use crate::sync::report::{RunReport, RunStatus};
@@ -183,9 +183,13 @@ pub struct Bar {
 impl Bar {
     pub fn new(model: &str) -> Self {
         let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} rows ({per_sec})");
+        let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} rows ({rate}/s)");
         if let Ok(style) = style {
-            bar.set_style(style);
+            // whole rows: indicatif's own rate has four decimals
+            let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&output::number(state.per_sec() as u64));
+            };
+            bar.set_style(style.with_key("rate", rate));
         }
         bar.enable_steady_tick(Duration::from_millis(100));
         Self { bar, rows: AtomicU64::new(0), model: model.to_string() }
