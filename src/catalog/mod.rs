@@ -69,6 +69,13 @@ pub struct Publication<'a> {
     pub ends: Option<(&'a str, HoldStatus)>,
 }
 
+impl<'a> Publication<'a> {
+    /// The end of a run that made nothing visible.
+    pub fn of_nothing(report: &'a RunReport, hold: Option<&'a Hold>) -> Self {
+        Self { report, records_version: None, identities_version: None, changes_version: None, hold, ends: None }
+    }
+}
+
 /// The opened catalog.
 #[derive(Debug, Clone)]
 pub struct Catalog {

@@ -56,6 +56,18 @@ pub struct Model {
     pub spans: Spans,
 }
 
+impl Model {
+    /// Is the field among those that the model finds profiles by, or adds to them?
+    pub fn uses_identity(&self, field: &str) -> bool {
+        self.external_key == field || self.identities.iter().any(|identity| identity == field)
+    }
+
+    /// The type that the contract gives a column.
+    pub fn declared_type(&self, column: &str) -> Option<ValueType> {
+        self.columns.get(column).and_then(|contract| contract.value_type)
+    }
+}
+
 /// Removals beyond both limits wait for a person.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guard {

@@ -3,12 +3,10 @@
 //! The file list comes from the Delta log; data files are then read with DataFusion's own Parquet source, so that
 //! columns, row groups and pages that a query does not need are not read. Footers are read once for a reader's life.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -23,21 +21,16 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use futures::future::BoxFuture;
-use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
 use tokio::sync::OnceCell;
 
 use super::ProfilesError;
+use crate::store::data_file::ObjectReader;
 use crate::store::{DataFile, Store, StoreError, TableId, Version, schema};
-
-/// So much of a file's end is asked for at first: mostly the footer and the page index in one request.
-const FOOTER_GUESS: usize = 64 << 10;
 
 /// The files of a table at one version, or those of one of its partitions.
 #[derive(Debug)]
@@ -117,8 +110,8 @@ impl TableFiles {
         file.known.partition.get(column)?.as_deref()
     }
 
-    pub fn reader(&self, file: &TableFile) -> FileReader {
-        FileReader { store: self.store.clone(), location: file.location.clone(), size: file.size }
+    pub fn reader(&self, file: &TableFile) -> ObjectReader {
+        ObjectReader::new(&self.store, file.location.clone(), file.size)
     }
 
     /// The file's footer and page index, read at first use.
@@ -167,38 +160,6 @@ impl TableFiles {
 impl TableFile {
     pub fn error(&self, source: ParquetError) -> ProfilesError {
         ProfilesError::DataFile { file: self.known.path.clone(), source }
-    }
-}
-
-/// Reads ranges of a data file.
-#[derive(Debug)]
-pub(super) struct FileReader {
-    store: Arc<dyn ObjectStore>,
-    location: Path,
-    size: u64,
-}
-
-fn unreadable(error: object_store::Error) -> ParquetError {
-    ParquetError::External(Box::new(error))
-}
-
-impl AsyncFileReader for FileReader {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.store.get_range(&self.location, range).map_err(unreadable).boxed()
-    }
-
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        async move { self.store.get_ranges(&self.location, &ranges).await.map_err(unreadable) }.boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
-        let size = self.size;
-        let reader =
-            ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_GUESS));
-        async move { reader.load_and_finish(self, size).await.map(Arc::new) }.boxed()
     }
 }
 

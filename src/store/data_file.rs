@@ -201,8 +201,8 @@ pub struct ObjectReader {
 
 impl ObjectReader {
     /// `location` as of [`Store::path`]; `size` in bytes.
-    pub fn new(store: &Store, location: Path, size: u64) -> Self {
-        Self { store: Arc::clone(store.object_store()), location, size }
+    pub fn new(store: &Arc<dyn ObjectStore>, location: Path, size: u64) -> Self {
+        Self { store: Arc::clone(store), location, size }
     }
 }
 
@@ -224,9 +224,8 @@ impl AsyncFileReader for ObjectReader {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
-            let policy = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::offset_index_policy);
             let reader =
-                ParquetMetaDataReader::new().with_page_index_policy(policy).with_prefetch_hint(Some(FOOTER_BYTES));
+                ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_BYTES));
             let size = self.size;
             Ok(Arc::new(reader.load_and_finish(self, size).await?))
         }
@@ -256,7 +255,7 @@ pub async fn read(
     options: ReadOptions,
 ) -> Result<BoxStream<'static, Result<RecordBatch, StoreError>>, StoreError> {
     let location = store.path(table, path);
-    let reader = ObjectReader::new(store, location, size);
+    let reader = ObjectReader::new(store.object_store(), location, size);
     // where few rows are wanted, the page index says which pages can be skipped
     let index = if options.selection.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
     let metadata = ArrowReaderOptions::new().with_offset_index_policy(index);

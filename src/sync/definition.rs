@@ -58,8 +58,7 @@ impl Definition {
         result: &Schema,
         before: Option<&Self>,
     ) -> Result<Self, SyncError> {
-        let used =
-            |field: &&IdentityField| field.field == model.external_key || model.identities.contains(&field.field);
+        let used = |field: &&IdentityField| model.uses_identity(&field.field);
         let normalization = fields.iter().filter(used).map(|field| (field.field.clone(), field.normalize.clone()));
         let mut names = vec![model.primary_key.clone()];
         names.extend(model.activated_fields.iter().cloned());
@@ -69,7 +68,7 @@ impl Definition {
         let mut columns = Vec::with_capacity(names.len());
         for (position, name) in names.into_iter().enumerate() {
             let field = result.field_with_name(&name).map_err(|_| SyncError::missing_column(&name, result))?;
-            let contract = model.columns.get(&name).and_then(|contract| contract.value_type);
+            let contract = model.declared_type(&name);
             let known = before.and_then(|before| before.columns.iter().find(|(known, _)| *known == name));
             let value_type = match (contract, field.data_type()) {
                 // an identity is text, whatever its contract says
@@ -100,8 +99,7 @@ impl Definition {
     /// The columns to convert the result to.
     pub fn targets(&self, model: &Model) -> Result<Vec<TargetColumn>, SyncError> {
         let target = |(position, (name, value_type)): (usize, &(String, String))| {
-            let declared = model.columns.get(name).and_then(|contract| contract.value_type);
-            let value_type = match declared.filter(|_| position > self.activated) {
+            let value_type = match model.declared_type(name).filter(|_| position > self.activated) {
                 // stored as text, but only when it is what the contract says
                 Some(declared) => declared,
                 None => value_type.parse().map_err(|e: String| SyncError::Bug(e))?,
@@ -161,10 +159,8 @@ impl Definition {
         let names = |d: &Self| d.columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         if !source_changed && names(self) == names(before) {
             // a type that is declared is meant
-            let declared =
-                |name: &String| model.columns.get(name).is_some_and(|contract| contract.value_type.is_some());
             let mut pairs = self.columns.iter().zip(&before.columns);
-            let retyped = pairs.find(|(now, then)| now.1 != then.1 && !declared(&now.0));
+            let retyped = pairs.find(|(now, then)| now.1 != then.1 && model.declared_type(&now.0).is_none());
             if let Some((now, then)) = retyped {
                 return Err(SyncError::Retyped { column: now.0.clone(), before: then.1.clone(), now: now.1.clone() });
             }

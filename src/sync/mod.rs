@@ -17,7 +17,9 @@ mod extract;
 mod hold;
 mod links;
 mod lock;
+mod plan;
 mod publish;
+mod published;
 mod publishing;
 pub mod report;
 mod rewrite;
@@ -33,8 +35,8 @@ use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use chrono::{DateTime, Utc};
 
 pub use error::SyncError;
+pub use plan::Plan;
 pub use publishing::{ChangeSample, Samples};
-pub use run::Plan;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;

@@ -14,29 +14,20 @@ use super::definition::{CONFIGURATION_KEY, Definition, DefinitionChange};
 use super::extract::{Extracted, Extraction};
 use super::links::Links;
 use super::publish::Consequences;
-use super::publishing::{PLAN_SAMPLES, Publishing, Samples, Totals};
+use super::published::definition_of;
+use super::publishing::{PLAN_SAMPLES, Publishing, Totals};
 use super::report::{Hold, RunKind, RunReport, RunStatus};
 use super::rewrite::{Rewrite, RewriteSource};
 use super::{Engine, Progress, Stage, SyncError};
 use crate::catalog::Publication;
-use crate::config::IdentityField;
 use crate::diff::compare::{Differ, PARTITIONS};
 use crate::diff::index::HashIndex;
 use crate::diff::spill::SpillFolder;
 use crate::diff::state;
 use crate::identity::resolve::{MAX_ASKED, Owners, Resolver};
 use crate::model::{Guard, Model};
-use crate::profiles::ModelShape;
 use crate::store::schema::records_schema;
-use crate::store::{Commit, Cut, DataFile, Store, StoreError, TableId};
-
-/// What a run would do.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Plan {
-    #[serde(flatten)]
-    pub report: RunReport,
-    pub samples: Samples,
-}
+use crate::store::{Commit, DataFile, Store, StoreError, TableId};
 
 /// The state of a model's record store before a run.
 pub(super) struct Base {
@@ -46,11 +37,11 @@ pub(super) struct Base {
 }
 
 /// What the stages after the comparison came to.
-struct Outcome {
+pub(super) struct Outcome {
     cx: Arc<Publishing>,
     extracted: Extracted,
-    rewritten: Vec<usize>,
-    hold: Option<Hold>,
+    pub(super) rewritten: Vec<usize>,
+    pub(super) hold: Option<Hold>,
     removed: u64,
     /// The model's definition or schema has to be written.
     redefine: bool,
@@ -114,12 +105,7 @@ impl Engine {
             && totals.identities.is_empty()
             && totals.changes.is_empty()
             && outcome.rewritten.is_empty();
-        let status = match (&outcome.hold, nothing) {
-            (Some(_), _) => RunStatus::Held,
-            (None, true) => RunStatus::Unchanged,
-            (None, false) => RunStatus::Published,
-        };
-        report.finish(status, self.clock.now());
+        report.finish(outcome.status(nothing), self.clock.now());
         if let Some(hold) = &outcome.hold {
             report.hint = Some(format!(
                 "{} of {} rows would be removed: `cloud-connect approve {}` lets them go, `reject` keeps them",
@@ -127,11 +113,7 @@ impl Engine {
             ));
         }
         if nothing && !outcome.redefine {
-            let (identities_version, changes_version) = (None, None);
-            let hold = outcome.hold.as_ref();
-            let ended =
-                Publication { report, records_version: None, identities_version, changes_version, hold, ends: None };
-            return self.finish(&ended).await;
+            return self.finish(&Publication::of_nothing(report, outcome.hold.as_ref())).await;
         }
         let commit = outcome.commit(&base, &totals)?;
         let consequences = Consequences {
@@ -172,113 +154,13 @@ impl Engine {
             return Ok(false);
         }
         self.discard(&report.model, &report.run_id).await?;
-        let ended = Publication {
-            report,
-            records_version: None,
-            identities_version: None,
-            changes_version: None,
-            hold: None,
-            ends: None,
-        };
-        self.finish(&ended).await?;
+        self.finish(&Publication::of_nothing(report, None)).await?;
         Ok(true)
-    }
-
-    /// What a run would do, by really running the query and the comparison; writes nothing that stays.
-    pub async fn plan(
-        &self,
-        slug: &str,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
-    ) -> Result<Plan, SyncError> {
-        let model = self.model(slug)?;
-        let run_id = format!("plan-{}", Uuid::now_v7());
-        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
-        let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
-        let base = self.base(slug).await?;
-        self.check_normalization(model, &base).await?;
-        let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
-        let outcome = self.stages(model, &base, extracted, &folder, &report, false, progress).await?;
-        let totals = outcome.take_totals();
-        outcome.fill(&mut report, &totals);
-        let nothing = report.added + report.changed + report.removed == 0
-            && outcome.rewritten.is_empty()
-            && report.profiles_created + report.identities_linked == 0;
-        let status = match (&outcome.hold, nothing) {
-            (Some(_), _) => RunStatus::Held,
-            (None, true) => RunStatus::Unchanged,
-            (None, false) => RunStatus::Published,
-        };
-        report.finish(status, self.clock.now());
-        if let Some(hold) = &outcome.hold {
-            report.hint = Some(format!("the removals of {} of {} rows would be held", hold.removed, hold.of));
-        }
-        Ok(Plan { report, samples: totals.samples })
-    }
-
-    /// The plan of a model whose query or comparison failed.
-    pub fn failed_plan(&self, slug: &str, error: &SyncError) -> Plan {
-        let (run_id, now) = (format!("plan-{}", Uuid::now_v7()), self.clock.now());
-        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, now);
-        report.fail(error, now);
-        Plan { report, samples: Samples::default() }
     }
 
     /// The model of that slug.
     pub fn model(&self, slug: &str) -> Result<&Model, SyncError> {
         self.project.models.get(slug).ok_or_else(|| SyncError::NoSuchModel(slug.to_string()))
-    }
-
-    /// Fields that the model has not used before may have been used by others: with the same steps?
-    async fn check_normalization(&self, model: &Model, base: &Base) -> Result<(), SyncError> {
-        let known = base.definition.as_ref().map(|definition| &definition.normalization);
-        let used = |field: &&IdentityField| {
-            (field.field == model.external_key || model.identities.contains(&field.field))
-                && !known.is_some_and(|known| known.contains_key(&field.field))
-        };
-        let fields: Vec<_> = self.project.identities.iter().filter(used).collect();
-        if fields.is_empty() {
-            return Ok(());
-        }
-        for (other, version) in self.catalog.cut(None).await?.records {
-            let id = TableId::Records(other);
-            let Some(table) = self.store.table(&id, Some(version)).await? else { continue };
-            let Some(definition) = definition_of(&id, &table)? else { continue };
-            for field in &fields {
-                definition.check_steps(&field.field, &field.normalize)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What reading a cut needs to know of each model: as it was published, whatever its files say by now. Models whose
-    /// files are gone are among them only when `gone_too`.
-    pub async fn shapes(&self, cut: &Cut, gone_too: bool) -> Result<Vec<ModelShape>, SyncError> {
-        let mut shapes: Vec<ModelShape> = Vec::new();
-        let gone = cut.records.keys().filter(|slug| gone_too && !self.project.models.contains_key(*slug));
-        for slug in self.project.models.keys().chain(gone) {
-            let id = TableId::Records(slug.clone());
-            let table = match cut.records.get(slug) {
-                Some(version) => self.store.table(&id, Some(*version)).await?,
-                None => None,
-            };
-            let published = table.map(|table| definition_of(&id, &table)).transpose()?.flatten();
-            match (published, self.project.models.get(slug)) {
-                (Some(definition), _) => shapes.push(definition.shape(slug)),
-                (None, Some(model)) => shapes.push(ModelShape::from(model)),
-                (None, None) => {}
-            }
-        }
-        Ok(shapes)
-    }
-
-    /// How many rows a model's record store has.
-    pub async fn stored_rows(&self, slug: &str) -> Result<u64, SyncError> {
-        let version = self.catalog.published_version(slug).await?;
-        let id = TableId::Records(slug.to_string());
-        let Some(version) = version else { return Ok(0) };
-        let Some(table) = self.store.table(&id, Some(version)).await? else { return Ok(0) };
-        Ok(Store::files(&id, &table)?.iter().map(|file| file.rows).sum())
     }
 
     pub(super) async fn base(&self, slug: &str) -> Result<Base, SyncError> {
@@ -291,7 +173,7 @@ impl Engine {
         Ok(Base { table: Some(table), definition, files })
     }
 
-    async fn extracted(
+    pub(super) async fn extracted(
         &self,
         model: &Model,
         base: &Base,
@@ -307,7 +189,7 @@ impl Engine {
 
     /// Everything between the comparison and the commit.
     #[expect(clippy::too_many_arguments, reason = "the run's whole situation, used once for runs and once for plans")]
-    async fn stages(
+    pub(super) async fn stages(
         &self,
         model: &Model,
         base: &Base,
@@ -500,21 +382,21 @@ fn exceeds(guard: &Guard, removed: u64, of: u64) -> bool {
     removed > guard.max_removed && removed as f64 * 100.0 > guard.max_removed_percent * of as f64
 }
 
-/// The definition that a record store was made from.
-pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<Definition>, SyncError> {
-    let corrupt = |message: String| crate::store::StoreError::Corrupt { table: id.folder(), message };
-    let state = table.snapshot().map_err(|e| corrupt(e.to_string()))?;
-    let text = state.metadata().configuration().get(CONFIGURATION_KEY);
-    Ok(text.map(|text| serde_json::from_str(text)).transpose().map_err(|e| corrupt(e.to_string()))?)
-}
-
 impl Outcome {
-    fn take_totals(&self) -> Totals {
+    pub(super) fn status(&self, nothing: bool) -> RunStatus {
+        match (&self.hold, nothing) {
+            (Some(_), _) => RunStatus::Held,
+            (None, true) => RunStatus::Unchanged,
+            (None, false) => RunStatus::Published,
+        }
+    }
+
+    pub(super) fn take_totals(&self) -> Totals {
         std::mem::take(&mut *self.cx.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// The counts.
-    fn fill(&self, report: &mut RunReport, totals: &Totals) {
+    pub(super) fn fill(&self, report: &mut RunReport, totals: &Totals) {
         let differ = &self.extracted.differ;
         let counts = differ.old.count();
         // a plan looks at values only where it has to

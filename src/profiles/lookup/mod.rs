@@ -20,10 +20,10 @@ use futures::FutureExt;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::ProfilesError;
 use super::tables::{ModelTable, Tables, value_type};
+use crate::diff::row_hash::key_hash;
 use crate::store::TableId;
 use crate::store::schema::{KEY_HI, KEY_LO, SINCE, split_hash};
 use crate::values::json::{cell_to_json, timestamp};
@@ -115,7 +115,7 @@ impl Lookup {
     /// The profile that owns the value, which must be normalized as its field says.
     pub async fn by_identity(&self, field: &str, value: &str) -> Result<Option<Profile>, ProfilesError> {
         self.known_field(field)?;
-        let key = split_hash(xxh3_128(value.as_bytes()));
+        let key = split_hash(key_hash(value));
         if let Some(indexes) = self.indexes().await? {
             // hashes that agree without their values agreeing are all but impossible, so the first row mostly ends this
             for row in indexes.identities.by_value.find(key_entry(key.0)) {
@@ -149,7 +149,7 @@ impl Lookup {
     pub async fn owner(&self, field: &str, value: &str) -> Result<Option<String>, ProfilesError> {
         self.known_field(field)?;
         let table = &self.tables.identities;
-        let key = split_hash(xxh3_128(value.as_bytes()));
+        let key = split_hash(key_hash(value));
         let found = self.identities(rows::by_key(table, Some(field), &[key], &IDENTITY_COLUMNS).await?)?;
         Ok(found.into_iter().find(|identity| identity.value == value).map(|identity| identity.profile_id))
     }

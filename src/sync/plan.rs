@@ -1,0 +1,54 @@
+//! A plan: a run that ends before it writes.
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::publishing::Samples;
+use super::report::{RunKind, RunReport};
+use super::{Engine, Progress, SyncError};
+use crate::diff::spill::SpillFolder;
+
+/// What a run would do.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Plan {
+    #[serde(flatten)]
+    pub report: RunReport,
+    pub samples: Samples,
+}
+
+impl Engine {
+    /// What a run would do, by really running the query and the comparison; writes nothing that stays.
+    pub async fn plan(
+        &self,
+        slug: &str,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Plan, SyncError> {
+        let model = self.model(slug)?;
+        let run_id = format!("plan-{}", Uuid::now_v7());
+        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
+        let folder = SpillFolder::create(&self.spill_folder(), &report.run_id)?;
+        let base = self.base(slug).await?;
+        self.check_normalization(model, &base).await?;
+        let extracted = self.extracted(model, &base, &folder, progress, cancel).await?;
+        let outcome = self.stages(model, &base, extracted, &folder, &report, false, progress).await?;
+        let totals = outcome.take_totals();
+        outcome.fill(&mut report, &totals);
+        let nothing = report.added + report.changed + report.removed == 0
+            && outcome.rewritten.is_empty()
+            && report.profiles_created + report.identities_linked == 0;
+        report.finish(outcome.status(nothing), self.clock.now());
+        if let Some(hold) = &outcome.hold {
+            report.hint = Some(format!("the removals of {} of {} rows would be held", hold.removed, hold.of));
+        }
+        Ok(Plan { report, samples: totals.samples })
+    }
+
+    /// The plan of a model whose query or comparison failed.
+    pub fn failed_plan(&self, slug: &str, error: &SyncError) -> Plan {
+        let (run_id, now) = (format!("plan-{}", Uuid::now_v7()), self.clock.now());
+        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, now);
+        report.fail(error, now);
+        Plan { report, samples: Samples::default() }
+    }
+}

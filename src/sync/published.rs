@@ -1,0 +1,72 @@
+//! What was published: the definitions that the record stores themselves hold, whatever the models' files say by now.
+
+use deltalake::DeltaTable;
+
+use super::definition::{CONFIGURATION_KEY, Definition};
+use super::run::Base;
+use super::{Engine, SyncError};
+use crate::config::IdentityField;
+use crate::model::Model;
+use crate::profiles::ModelShape;
+use crate::store::{Cut, Store, StoreError, TableId};
+
+/// The definition that a record store was made from.
+pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<Definition>, SyncError> {
+    let corrupt = |message: String| StoreError::Corrupt { table: id.folder(), message };
+    let state = table.snapshot().map_err(|e| corrupt(e.to_string()))?;
+    let text = state.metadata().configuration().get(CONFIGURATION_KEY);
+    Ok(text.map(|text| serde_json::from_str(text)).transpose().map_err(|e| corrupt(e.to_string()))?)
+}
+
+impl Engine {
+    /// What reading a cut needs to know of each model: as it was published, whatever its files say by now. Models whose
+    /// files are gone are among them only when `gone_too`.
+    pub async fn shapes(&self, cut: &Cut, gone_too: bool) -> Result<Vec<ModelShape>, SyncError> {
+        let mut shapes: Vec<ModelShape> = Vec::new();
+        let gone = cut.records.keys().filter(|slug| gone_too && !self.project.models.contains_key(*slug));
+        for slug in self.project.models.keys().chain(gone) {
+            let id = TableId::Records(slug.clone());
+            let table = match cut.records.get(slug) {
+                Some(version) => self.store.table(&id, Some(*version)).await?,
+                None => None,
+            };
+            let published = table.map(|table| definition_of(&id, &table)).transpose()?.flatten();
+            match (published, self.project.models.get(slug)) {
+                (Some(definition), _) => shapes.push(definition.shape(slug)),
+                (None, Some(model)) => shapes.push(ModelShape::from(model)),
+                (None, None) => {}
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// How many rows a model's record store has.
+    pub async fn stored_rows(&self, slug: &str) -> Result<u64, SyncError> {
+        let version = self.catalog.published_version(slug).await?;
+        let id = TableId::Records(slug.to_string());
+        let Some(version) = version else { return Ok(0) };
+        let Some(table) = self.store.table(&id, Some(version)).await? else { return Ok(0) };
+        Ok(Store::files(&id, &table)?.iter().map(|file| file.rows).sum())
+    }
+
+    /// Fields that the model has not used before may have been used by others: with the same steps?
+    pub(super) async fn check_normalization(&self, model: &Model, base: &Base) -> Result<(), SyncError> {
+        let known = base.definition.as_ref().map(|definition| &definition.normalization);
+        let used = |field: &&IdentityField| {
+            model.uses_identity(&field.field) && !known.is_some_and(|known| known.contains_key(&field.field))
+        };
+        let fields: Vec<_> = self.project.identities.iter().filter(used).collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        for (other, version) in self.catalog.cut(None).await?.records {
+            let id = TableId::Records(other);
+            let Some(table) = self.store.table(&id, Some(version)).await? else { continue };
+            let Some(definition) = definition_of(&id, &table)? else { continue };
+            for field in &fields {
+                definition.check_steps(&field.field, &field.normalize)?;
+            }
+        }
+        Ok(())
+    }
+}
