@@ -122,6 +122,7 @@ fn types(context: &Context) -> Result<Outcome, CliError> {
         ParameterKind::File => "file".into(),
         ParameterKind::Secret => "secret".into(),
         ParameterKind::Duration => "duration".into(),
+        ParameterKind::Bytes => "size".into(),
     };
     if context.json() {
         let all: Vec<_> = registry()
@@ -133,7 +134,7 @@ fn types(context: &Context) -> Result<Outcome, CliError> {
                         "required": p.required, "default": p.default, "help": p.help,
                     })
                 });
-                serde_json::json!({ "type": provider.name, "title": provider.title, "parameters": parameters.collect::<Vec<_>>() })
+                serde_json::json!({ "type": provider.name, "title": provider.title, "maturity": provider.maturity, "parameters": parameters.collect::<Vec<_>>() })
             })
             .collect();
         output::json(&all)?;
@@ -141,6 +142,7 @@ fn types(context: &Context) -> Result<Outcome, CliError> {
     }
     for provider in registry() {
         output::line(format!("{}: {}", provider.name, provider.title))?;
+        output::line(format!("  {}: {}", provider.maturity.grade.as_str(), provider.maturity.verified))?;
         let mut table = output::table(&["parameter", "kind", "default", ""]);
         for p in provider.parameters {
             let default = if p.required { "(required)" } else { p.default.unwrap_or("") };

@@ -19,7 +19,8 @@ pub(crate) fn check(kind: ParameterKind, value: &str) -> Result<(), String> {
         ParameterKind::Integer { min, max } => value.parse::<i64>().is_ok_and(|v| (min..=max).contains(&v)),
         ParameterKind::Bool => matches!(value, "true" | "false"),
         ParameterKind::Choice(words) => words.contains(&value),
-        ParameterKind::Duration => humantime::parse_duration(value).is_ok_and(|d| !d.is_zero()),
+        ParameterKind::Duration => humantime::parse_duration(value).is_ok(),
+        ParameterKind::Bytes => value.parse::<bytesize::ByteSize>().is_ok_and(|size| size.0 > 0),
     };
     if fits { Ok(()) } else { Err(expected(kind)) }
 }
@@ -33,6 +34,7 @@ fn expected(kind: ParameterKind) -> String {
         ParameterKind::Bool => "true or false".into(),
         ParameterKind::Choice(words) => format!("one of {}", suggest::list(words)),
         ParameterKind::Duration => "a duration such as `30s`, `5m` or `2h`".into(),
+        ParameterKind::Bytes => "a size such as `500 MB` or `2 TB`".into(),
     }
 }
 

@@ -11,10 +11,16 @@
 //! - a value that cannot be carried faithfully is not changed in silence: its row is marked in
 //!   [`UNCONVERTIBLE_COLUMN`] and ends in quarantine.
 
+mod chunks;
 pub mod error;
+mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;
+mod statement;
+mod steps;
+mod task;
+mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +44,37 @@ pub struct Provider {
     pub title: &'static str,
     /// Its parameters, in the order in which help shows them.
     pub parameters: &'static [Parameter],
+    /// How far it can be relied on.
+    pub maturity: Maturity,
     /// Builds the warehouse; pure (no I/O), so a faulty parameter is found without a network.
     pub build: fn(&ConnectionParams) -> Result<Arc<dyn Warehouse>, WarehouseError>,
+}
+
+/// How far a provider can be relied on, by what it was verified against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Maturity {
+    pub grade: Grade,
+    /// What the conformance suite and the end-to-end tests ran against, and what they did not.
+    pub verified: &'static str,
+}
+
+/// The grades of maturity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// Every test runs against the real thing.
+    Stable,
+    /// Tested against stand-ins and the vendor's documented wire format, not against a real account.
+    Preview,
+}
+
+impl Grade {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Preview => "preview",
+        }
+    }
 }
 
 /// Every provider.
@@ -83,6 +118,25 @@ pub struct TestStep {
     pub ok: bool,
     /// What was found, or what went wrong and what to do.
     pub detail: String,
+}
+
+/// What a query will cost, as far as its warehouse tells without running it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct CostEstimate {
+    /// Bytes that the warehouse will read (for BigQuery: bill).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Micro-partitions that will be read, and how many the tables have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<(u64, u64)>,
+    /// Rows that the planner expects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// The planner's own unit of cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planner_cost: Option<String>,
+    /// Where it comes from, for example `dry run`.
+    pub source: &'static str,
 }
 
 /// Limits of one query.
@@ -139,6 +193,11 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
 
     /// The columns that a query returns, by the warehouse's own description, without reading rows.
     async fn describe(&self, sql: &str) -> Result<SchemaRef, WarehouseError>;
+
+    /// What the query will cost; none when the warehouse does not tell without running it. Reads no rows.
+    async fn estimate(&self, _sql: &str) -> Result<Option<CostEstimate>, WarehouseError> {
+        Ok(None)
+    }
 
     /// Runs one reading statement and streams its rows. Anything but one reading statement is refused.
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError>;

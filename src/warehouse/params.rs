@@ -30,6 +30,8 @@ pub enum ParameterKind {
     Secret,
     /// For example `30s`, `5m`, `2h`.
     Duration,
+    /// For example `500 MB`, `2 TB`, `1 GiB`.
+    Bytes,
 }
 
 /// The declaration of one parameter.

@@ -12,7 +12,9 @@ mod secrets;
 use std::path::Path;
 
 use super::*;
-use crate::warehouse::{Parameter, ParameterKind, Provider, WarehouseError};
+use crate::warehouse::{Grade, Maturity, Parameter, ParameterKind, Provider, WarehouseError};
+
+const MATURITY: Maturity = Maturity { grade: Grade::Preview, verified: "these tests" };
 
 const fn parameter(name: &'static str, kind: ParameterKind, default: Option<&'static str>) -> Parameter {
     Parameter { name, kind, required: default.is_none(), default, help: "ask whoever runs the server" }
@@ -23,12 +25,14 @@ static PROVIDERS: &[Provider] = &[
     Provider {
         name: "local",
         title: "Files",
+        maturity: MATURITY,
         parameters: &[parameter("path", ParameterKind::Location, None)],
         build: |params| Err(WarehouseError::bug(format!("path={:?}", params.text("path")))),
     },
     Provider {
         name: "postgres",
         title: "PostgreSQL",
+        maturity: MATURITY,
         parameters: &[
             parameter("host", ParameterKind::Text, None),
             parameter("port", ParameterKind::Integer { min: 1, max: 65535 }, Some("5432")),

@@ -54,8 +54,8 @@ use self::catalog::{Catalog, SchemaCache};
 use self::location::Location;
 use self::session::Session;
 use super::{
-    ColumnInfo, ConnectionParams, DropCancels, Parameter, ParameterKind, Provider, QueryOptions, RunningQuery,
-    TableInfo, TestStep, Warehouse, WarehouseError,
+    ColumnInfo, ConnectionParams, DropCancels, Grade, Maturity, Parameter, ParameterKind, Provider, QueryOptions,
+    RunningQuery, TableInfo, TestStep, Warehouse, WarehouseError,
 };
 use crate::values::ValueType;
 
@@ -64,6 +64,10 @@ const DEFAULT_MEMORY_LIMIT: usize = 256 << 20;
 
 pub const PROVIDER: Provider = Provider {
     name: "local",
+    maturity: Maturity {
+        grade: Grade::Stable,
+        verified: "every test runs against real files and object-store servers",
+    },
     title: "Files in a directory or object store (Parquet, CSV, NDJSON, Delta Lake), queried by the embedded engine",
     parameters: &[Parameter {
         name: "path",

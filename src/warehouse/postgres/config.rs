@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::warehouse::text::parse_duration;
 use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
 
 const SSL_MODES: &[&str] = &["disable", "require", "verify-full"];
@@ -151,23 +152,6 @@ impl PostgresConfig {
 
 fn default_of(name: &str) -> Option<&'static str> {
     PARAMETERS.iter().find(|p| p.name == name).and_then(|p| p.default)
-}
-
-/// `500ms`, `30s`, `5m`, `2h`, `1d`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
-    let number: u64 = text[..digits].parse().ok()?;
-    let milliseconds = match text[digits..].trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    // the server holds it as a signed 32-bit number of milliseconds
-    number.checked_mul(milliseconds).filter(|ms| *ms <= i32::MAX as u64).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ use super::config::{PostgresConfig, SslMode};
 use super::error;
 use super::session::{Driver, Session};
 use super::tls::{self, Encrypted};
-use crate::warehouse::{TestStep, WarehouseError};
+use crate::warehouse::WarehouseError;
+use crate::warehouse::steps::Trace;
+use crate::warehouse::text::{chain, human};
 
 /// Rows come in many small messages; reading far ahead of them saves system calls.
 const READ_BUFFER: usize = 256 * 1024;
@@ -33,38 +35,6 @@ type Secure = <MakeRustlsConnect as MakeTlsConnect<Plain>>::Stream;
 enum Wire {
     Plain(Plain),
     Secure(Box<Secure>),
-}
-
-/// The steps of a connection, as they went.
-#[derive(Debug, Default)]
-pub(super) struct Trace {
-    pub steps: Vec<TestStep>,
-}
-
-impl Trace {
-    pub(super) fn ok(&mut self, step: &str, detail: impl Into<String>) {
-        self.steps.push(TestStep { step: step.to_string(), ok: true, detail: detail.into() });
-    }
-
-    pub(super) fn failed(&mut self, step: &str, error: &WarehouseError) {
-        let hint = error.hint.as_deref().map(|h| format!("; {h}")).unwrap_or_default();
-        self.steps.push(TestStep { step: step.to_string(), ok: false, detail: format!("{error}{hint}") });
-    }
-
-    /// Keeps what came of a step; `detail` tells how it went well.
-    async fn step<T>(
-        &mut self,
-        step: &str,
-        attempt: impl Future<Output = Result<T, WarehouseError>>,
-        detail: impl FnOnce(&T) -> String,
-    ) -> Result<T, WarehouseError> {
-        let result = attempt.await;
-        match &result {
-            Ok(value) => self.ok(step, detail(value)),
-            Err(e) => self.failed(step, e),
-        }
-        result
-    }
 }
 
 /// Makes the sessions of one connection.
@@ -140,7 +110,7 @@ impl Connector {
         attempt: impl Future<Output = Result<T, WarehouseError>>,
     ) -> Result<T, WarehouseError> {
         tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
-            let waited = error::human(self.config.connect_timeout);
+            let waited = human(self.config.connect_timeout);
             Err(WarehouseError::retry(format!("{} did not answer within {waited} ({doing})", self.config.address()))
                 .with_hint("a firewall may drop the packets: check `host`, `port` and the allowed addresses; or raise `connect_timeout`"))
         })
@@ -281,13 +251,10 @@ impl Connector {
             return error::of_server(db, None);
         }
         if error.is_closed() || error::is_network(error) {
-            return WarehouseError::retry(format!(
-                "the server ended the connection during login: {}",
-                error::chain(error)
-            ))
-            .with_hint("is it a PostgreSQL server, and are its connections not used up?");
+            return WarehouseError::retry(format!("the server ended the connection during login: {}", chain(error)))
+                .with_hint("is it a PostgreSQL server, and are its connections not used up?");
         }
-        let mut failed = WarehouseError::configuration(format!("the login failed: {}", error::chain(error)));
+        let mut failed = WarehouseError::configuration(format!("the login failed: {}", chain(error)));
         failed.hint = Some(match &self.config.password {
             None => "the server asks for a password: set `password`, for example `${env:APP_DB_PASSWORD}`".to_string(),
             Some(_) => "check `user`, `password`, and the server's login method (scram-sha-256 or md5)".to_string(),
@@ -304,7 +271,7 @@ impl Connector {
                 Wire::Plain(stream) => token.cancel_query_raw(stream, NoTls).await,
                 Wire::Secure(stream) => token.cancel_query_raw(*stream, Encrypted).await,
             };
-            sent.map_err(|e| WarehouseError::retry(error::chain(&e)))
+            sent.map_err(|e| WarehouseError::retry(chain(&e)))
         };
         match tokio::time::timeout(CANCEL_TIMEOUT, ask).await {
             Ok(Ok(())) => {}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
+use crate::warehouse::text::{chain, human, point_at};
 use crate::warehouse::{WarehouseError, WarehouseErrorKind};
 
 /// The model's SQL as it was sent: inside a statement of ours.
@@ -112,33 +113,6 @@ pub(crate) fn of_stopped(db: &DbError, cancelled: bool, ran: Duration, limit: Du
         .with_hint("an administrator (pg_cancel_backend) or a rule of the server stopped it")
 }
 
-/// `1.5s`, `30m`.
-pub(crate) fn human(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match (seconds, duration.subsec_millis()) {
-        (_, ms) if ms > 0 => format!("{}s", duration.as_secs_f64()),
-        (s, _) if s > 0 && s % 3600 == 0 => format!("{}h", s / 3600),
-        (s, _) if s > 0 && s % 60 == 0 => format!("{}m", s / 60),
-        (s, _) => format!("{s}s"),
-    }
-}
-
-/// The line of `sql` that holds its character number `at`, with a caret below it.
-pub(crate) fn point_at(sql: &str, at: usize) -> Option<String> {
-    let mut rest = at;
-    for (number, line) in sql.split('\n').enumerate() {
-        let length = line.chars().count();
-        if rest <= length {
-            let lead = format!("LINE {}: ", number + 1);
-            // tabs are kept, so that the caret stands below its character whatever a tab's width
-            let gap: String = line.chars().take(rest).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            return Some(format!("{lead}{}\n{}{gap}^", line.trim_end(), " ".repeat(lead.len())));
-        }
-        rest -= length + 1;
-    }
-    None
-}
-
 /// Did the network, rather than the server, end it?
 pub(crate) fn is_network(error: &tokio_postgres::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, InvalidInput, Other};
@@ -146,39 +120,10 @@ pub(crate) fn is_network(error: &tokio_postgres::Error) -> bool {
     io.is_some_and(|e| !matches!(e.kind(), InvalidData | InvalidInput | Other))
 }
 
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_caret_stands_below_the_character() {
-        let sql = "SELECT email,\n\tnöpe\nFROM customers";
-        assert_eq!(point_at(sql, 15).unwrap(), "LINE 2: \tnöpe\n        \t^");
-        assert_eq!(point_at(sql, 7).unwrap(), "LINE 1: SELECT email,\n               ^");
-        assert_eq!(point_at(sql, 999), None);
-    }
-
-    #[test]
-    fn durations_read_as_people_write_them() {
-        let texts = [250, 1500, 90_000, 1_800_000, 7_200_000].map(|ms| human(Duration::from_millis(ms)));
-        assert_eq!(texts, ["0.25s", "1.5s", "90s", "30m", "2h"]);
-    }
 
     #[test]
     fn sqlstate_says_who_can_mend_it() {

@@ -36,18 +36,22 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
 use self::config::PostgresConfig;
-use self::connect::{Connector, Trace};
+use self::connect::Connector;
 use self::error::Sent;
 use self::session::Session;
 use self::sql::{ReadingStatement, reading_statement};
 use self::types::Plan;
-use super::{ColumnInfo, Provider, QueryOptions, RunningQuery, TableInfo, TestStep, Warehouse, WarehouseError};
+use super::steps::Trace;
+use super::{
+    ColumnInfo, Grade, Maturity, Provider, QueryOptions, RunningQuery, TableInfo, TestStep, Warehouse, WarehouseError,
+};
 
 /// `type: postgres`.
 pub const PROVIDER: Provider = Provider {
     name: "postgres",
     title: "PostgreSQL (12 or later) and what speaks its protocol",
     parameters: config::PARAMETERS,
+    maturity: Maturity { grade: Grade::Stable, verified: "every test runs against a real PostgreSQL 15" },
     build: |params| Ok(Arc::new(Postgres::new(PostgresConfig::from_params(params)?))),
 };
 

@@ -4,8 +4,8 @@
 //! its comments and trailing semicolons must not swallow what follows. This is no parser: it follows PostgreSQL's lexical
 //! rules (strings, identifiers, dollar quotes, nested comments) and leaves the grammar to the server.
 
-use super::error::point_at;
 use crate::warehouse::WarehouseError;
+use crate::warehouse::text::point_at;
 
 /// A statement that may be placed between parentheses (on lines of its own).
 #[derive(Debug, PartialEq, Eq)]

@@ -1,0 +1,215 @@
+//! HTTP as every warehouse service needs it: one guarded client, tries again after passing trouble, and errors that
+//! say where a request failed, without a URL (it may be signed) and without a credential.
+
+use std::time::{Duration, SystemTime};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+
+use super::text::{chain, human};
+use super::{WarehouseError, WarehouseErrorKind};
+
+/// Tries of one request, the first included.
+const MAX_TRIES: usize = 5;
+/// A server that asks for more patience than this gets it from the run, which can be watched and cancelled.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Of an error's body, no more is read.
+const ERROR_BODY_BYTES: usize = 64 * 1024;
+
+/// The client's time limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    /// From the name's resolution to the end of the TLS handshake.
+    pub connect: Duration,
+    /// Longest silence while an answer is awaited or read.
+    pub idle: Duration,
+}
+
+/// The one way to make a client. It follows no redirect (a credential must not be carried to another host), trusts the
+/// system's certificate authorities (`SSL_CERT_FILE` overrides them) and honours `HTTPS_PROXY`.
+pub(super) fn client(timeouts: Timeouts) -> Result<Client, WarehouseError> {
+    Client::builder()
+        .user_agent(concat!("cloud-connect/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(timeouts.connect)
+        .read_timeout(timeouts.idle)
+        .tcp_keepalive(Duration::from_secs(60))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .build()
+        .map_err(|e| WarehouseError::bug(format!("no HTTP client can be made: {}", chain(&e))))
+}
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub status: StatusCode,
+    /// Its `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// The start of its body.
+    pub body: String,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server answered, but not with success. Throttling and overload were tried again already.
+    Refused(Refusal),
+    /// There was no (whole) answer. Tried again already where that can help.
+    Transport(WarehouseError),
+}
+
+/// Sends a request, again (at most five times) after throttling (429), overload (502, 503, 504) and lost connections.
+/// Only for requests that may be repeated. `what` names the request in errors, for example `the login`.
+pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+    let mut waits = waits();
+    loop {
+        let Some(attempt) = request.try_clone() else {
+            return Err(Failure::Transport(WarehouseError::bug(format!("{what} cannot be repeated"))));
+        };
+        let failure = match send_once(attempt, what).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        let asked_for = match &failure {
+            Failure::Refused(refusal) if is_passing(refusal.status) => refusal.retry_after.unwrap_or_default(),
+            Failure::Transport(e) if e.is_retryable() => Duration::ZERO,
+            _ => return Err(failure),
+        };
+        match waits.next() {
+            Some(wait) if asked_for <= LONGEST_WAIT => {
+                let wait = wait.max(asked_for);
+                tracing::debug!(what, wait_ms = wait.as_millis() as u64, "a request failed, trying again");
+                tokio::time::sleep(wait).await;
+            }
+            _ => return Err(failure),
+        }
+    }
+}
+
+/// The pauses between tries: half a second, doubling, with jitter; one fewer than there are tries.
+pub(super) fn waits() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(15))
+        .with_max_times(MAX_TRIES - 1)
+        .with_jitter()
+        .build()
+}
+
+/// Sends a request once.
+pub(super) async fn send_once(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+    let response = request.send().await.map_err(|e| Failure::Transport(of_transport(e, what)))?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let retry_after = retry_after(&response);
+    let body = start_of(response).await;
+    Err(Failure::Refused(Refusal { status, retry_after, body }))
+}
+
+/// Is the status a passing trouble of the server?
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504)
+}
+
+impl Refusal {
+    /// The sorting that needs nothing but the status. `said` is what the server said, without a secret.
+    pub(super) fn into_error(self, what: &str, said: &str) -> WarehouseError {
+        let status = self.status;
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let message = format!("{what} was refused with {status}{said}");
+        match status.as_u16() {
+            401 => WarehouseError::configuration(message).with_hint("check the connection's credentials"),
+            403 => WarehouseError::configuration(message)
+                .with_hint("grant the connection's user what it needs; docs/warehouses/ has the statements"),
+            404 => WarehouseError::configuration(message).with_hint("check the connection's host and names"),
+            429 => WarehouseError::new(WarehouseErrorKind::Retry { after: self.retry_after }, message)
+                .with_hint("the service limits its requests; try again later, or spread the models' schedules"),
+            408 | 500..=599 => WarehouseError::new(WarehouseErrorKind::Retry { after: self.retry_after }, message)
+                .with_hint("the service has trouble of its own; try again"),
+            300..=399 => WarehouseError::configuration(message)
+                .with_hint("the service lives at another address: check the connection's host"),
+            _ => WarehouseError::bug(message),
+        }
+    }
+}
+
+/// Where a request failed: the name, the connection, TLS, or the answer.
+pub(super) fn of_transport(error: reqwest::Error, what: &str) -> WarehouseError {
+    let (connect, timeout, decode) = (error.is_connect(), error.is_timeout(), error.is_decode());
+    let error = error.without_url();
+    let text = chain(&error);
+    if let Some(tls) = source_of::<rustls::Error>(&error) {
+        return WarehouseError::configuration(format!("{what} failed in the TLS handshake: {tls}")).with_hint(
+            "the certificate is not trusted here or is for another name: check the host; behind a proxy that opens TLS, \
+             put its authority into the file that SSL_CERT_FILE names",
+        );
+    }
+    if text.contains("dns error") {
+        return WarehouseError::retry(format!("{what} failed: the name cannot be resolved: {text}"))
+            .with_hint("check the connection's host or account, and this machine's name server");
+    }
+    if connect {
+        let hint = "check the host, and that a firewall lets this machine out to it";
+        return WarehouseError::retry(format!("{what} failed: the service cannot be reached: {text}")).with_hint(hint);
+    }
+    if timeout {
+        return WarehouseError::retry(format!("{what} failed: no answer came in time"))
+            .with_hint("the service or the network is slow; try again, or raise `idle_timeout`");
+    }
+    if decode && source_of::<std::io::Error>(&error).is_none() {
+        return WarehouseError::bug(format!("{what} was answered with something else than was asked for: {text}"));
+    }
+    WarehouseError::retry(format!("{what} failed: the connection was lost: {text}")).with_hint("try again")
+}
+
+/// The first cause of that type. An I/O error keeps its own cause inside.
+fn source_of<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// `Retry-After`, in seconds or as a date.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at: SystemTime = chrono::DateTime::parse_from_rfc2822(text).ok()?.into();
+    #[expect(clippy::disallowed_methods, reason = "how long from now, by the wall clock of both sides")]
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+async fn start_of(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < ERROR_BODY_BYTES {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            _ => break,
+        }
+    }
+    body.truncate(ERROR_BODY_BYTES);
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+/// An answer's whole body, of a size that the server's own chunking bounds.
+pub(super) async fn body(response: Response, what: &str) -> Result<bytes::Bytes, WarehouseError> {
+    response.bytes().await.map_err(|e| of_transport(e, what))
+}
+
+/// A statement that ran for longer than it may.
+pub(super) fn statement_timeout(limit: Duration) -> WarehouseError {
+    WarehouseError::sql(format!("the query was stopped by the statement timeout of {}", human(limit)))
+        .with_hint("narrow the query; or raise `statement_timeout` of the connection, or the model's timeout")
+}

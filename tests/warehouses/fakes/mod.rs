@@ -1,0 +1,1 @@
+//! Scripted servers with the wire formats of the vendors' documentation, for what no stand-in does.
