@@ -87,6 +87,48 @@ pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response
     }
 }
 
+/// As [`send`], for a request that must not be carried out twice: again only when no connection was made (so nothing was
+/// sent), and when the server says that it did not take it (429, 503). An answer that was lost is an error.
+pub(super) async fn send_unrepeatable(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+    let mut waits = waits();
+    loop {
+        let Some(attempt) = request.try_clone() else {
+            return Err(Failure::Transport(WarehouseError::bug(format!("{what} cannot be repeated"))));
+        };
+        let (failure, asked_for) = match attempt.send().await {
+            Ok(response) if response.status().is_success() => return Ok(response),
+            Ok(response) => {
+                let refusal = refusal(response).await;
+                let asked_for =
+                    matches!(refusal.status.as_u16(), 429 | 503).then(|| refusal.retry_after.unwrap_or_default());
+                (Failure::Refused(refusal), asked_for)
+            }
+            Err(e) => {
+                let unsent = e.is_connect();
+                let error = of_transport(e, what);
+                let asked_for = (unsent && error.is_retryable()).then_some(Duration::ZERO);
+                (Failure::Transport(if unsent { error } else { lost(error) }), asked_for)
+            }
+        };
+        match (asked_for, waits.next()) {
+            (Some(asked_for), Some(wait)) if asked_for <= LONGEST_WAIT => {
+                tokio::time::sleep(wait.max(asked_for)).await;
+            }
+            _ => return Err(failure),
+        }
+    }
+}
+
+/// The answer to a request was lost that must not be carried out twice.
+pub(super) fn lost(error: WarehouseError) -> WarehouseError {
+    if !error.is_retryable() {
+        return error;
+    }
+    let message = format!("{}; whether the service took the request is not known", error.message);
+    WarehouseError { message, ..error }
+        .with_hint("the query may run in the service without being read: its query history shows it")
+}
+
 /// The pauses between tries: half a second, doubling, with jitter; one fewer than there are tries.
 pub(super) fn waits() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
@@ -103,10 +145,14 @@ pub(super) async fn send_once(request: RequestBuilder, what: &str) -> Result<Res
     if response.status().is_success() {
         return Ok(response);
     }
+    Err(Failure::Refused(refusal(response).await))
+}
+
+async fn refusal(response: Response) -> Refusal {
     let status = response.status();
     let retry_after = retry_after(&response);
     let body = start_of(response).await;
-    Err(Failure::Refused(Refusal { status, retry_after, body }))
+    Refusal { status, retry_after, body }
 }
 
 /// Is the status a passing trouble of the server?

@@ -12,6 +12,7 @@
 //!   [`UNCONVERTIBLE_COLUMN`] and ends in quarantine.
 
 mod chunks;
+pub mod databricks;
 pub mod error;
 mod http;
 pub mod local;
@@ -79,7 +80,7 @@ impl Grade {
 
 /// Every provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER];
+    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER];
     PROVIDERS
 }
 

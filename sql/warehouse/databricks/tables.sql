@@ -1,0 +1,5 @@
+-- schema, name, kind: what this login can see in the current catalog
+SELECT table_schema, table_name, table_type
+FROM information_schema.tables
+WHERE table_catalog = current_catalog() AND table_schema <> 'information_schema'
+ORDER BY table_schema, table_name
