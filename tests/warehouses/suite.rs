@@ -14,7 +14,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use cloud_connect::warehouse::{
-    ConnectionParams, QueryOptions, UNCONVERTIBLE_COLUMN, Warehouse, WarehouseError, WarehouseErrorKind, provider,
+    ConnectionParams, Provider, QueryOptions, UNCONVERTIBLE_COLUMN, Warehouse, WarehouseError, WarehouseErrorKind,
+    provider,
 };
 use datafusion::error::DataFusionError;
 use futures::StreamExt;
@@ -83,6 +84,10 @@ pub enum Fault {
 pub trait Subject: Send + Sync {
     /// The provider's name.
     fn provider(&self) -> &'static str;
+    /// Its declaration.
+    fn declaration(&self) -> Provider {
+        *provider(self.provider()).expect("a provider")
+    }
     /// A right connection.
     fn params(&self) -> ConnectionParams;
     /// The same with a wrong credential, whose text is [`WRONG_SECRET`].
@@ -189,7 +194,7 @@ pub async fn run(subject: &dyn Subject) {
 }
 
 pub fn open(subject: &dyn Subject, params: &ConnectionParams) -> Arc<dyn Warehouse> {
-    let provider = provider(subject.provider()).expect("a provider");
+    let provider = subject.declaration();
     (provider.build)(params).unwrap_or_else(|e| panic!("{e} {:?}", e.hint))
 }
 
