@@ -17,9 +17,9 @@ mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;
-mod statement;
+pub mod statement;
 mod steps;
-mod task;
+pub mod task;
 mod text;
 
 use std::sync::Arc;

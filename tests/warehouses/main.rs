@@ -13,6 +13,7 @@
 
 mod embedded;
 mod fakes;
+mod own_connector;
 mod process;
 mod suite;
 
