@@ -66,7 +66,7 @@ impl Subject for Sqlite {
         let counted = |n| format!("WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < {n})");
         Some(match ask {
             Ask::Types => "SELECT * FROM typed ORDER BY 1 DESC NULLS LAST".into(),
-            Ask::AllNull => "SELECT NULL AS nothing FROM (VALUES (1), (2), (3))".into(),
+            Ask::AllNull => "SELECT NULL AS \"nothing\" FROM (VALUES (1), (2), (3))".into(),
             Ask::Empty => "SELECT id, name FROM people".into(),
             Ask::NonAscii => format!("SELECT '{NON_ASCII}' AS name"),
             Ask::LongText => "SELECT replace(hex(zeroblob(500000)), '0', 'x') AS long".into(),
