@@ -13,6 +13,8 @@
 
 mod chunks;
 pub mod error;
+#[cfg(test)]
+mod guides;
 mod http;
 pub mod local;
 pub mod params;
