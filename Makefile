@@ -6,17 +6,18 @@ VENV  := $(or $(CLOUD_CONNECT_VENV),$(HOME)/.cache/cloud-connect/venv)
 STAMP := $(VENV)/.installed-$(shell cksum < tests/requirements.txt | cut -d' ' -f1)
 
 export CLOUD_CONNECT_TEST_PYTHON := $(VENV)/bin/python
+export CLOUD_CONNECT_STANDINS := $(or $(CLOUD_CONNECT_STANDINS),$(HOME)/.cache/cloud-connect/standins)
 
 .PHONY: test lint tools sample-data clean-test-tools
 
 test: tools
-	cargo test $(FLAGS) --lib --test cli
+	cargo test $(FLAGS) --lib --test cli --test warehouses
 
 lint:
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
 
-tools: postgresql $(STAMP)
+tools: postgresql $(STAMP) standins
 
 # a real PostgreSQL server, which the tests start privately
 .PHONY: postgresql
@@ -34,9 +35,14 @@ $(STAMP): tests/requirements.txt
 	$(VENV)/bin/pip install -q -r tests/requirements.txt
 	touch $@
 
+# servers that speak a warehouse's protocol
+.PHONY: standins
+standins:
+	@tests/standins/install.sh "$(CLOUD_CONNECT_STANDINS)"
+
 # the e-bike shop's data, the same bytes for the same seed
 sample-data:
 	cargo run $(FLAGS) --example generate_ebikes -- --out examples/ebikes
 
 clean-test-tools:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(CLOUD_CONNECT_STANDINS)

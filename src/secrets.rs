@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{ConfigError, Connection, PROJECT_FILE, Project, parameter};
 use crate::warehouse::params::MEMORY_LIMIT;
-use crate::warehouse::{self, ConnectionParams, Provider, Warehouse, WarehouseError};
+use crate::warehouse::{ConnectionParams, Provider, Warehouse, WarehouseError};
 
 /// Looks a variable up.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -155,23 +155,22 @@ impl Project {
     /// Resolves a connection's parameters, fills in their defaults, and builds its warehouse. Asks no network.
     /// `memory_limit` (bytes) bounds what a query may use in this process.
     pub fn open_connection(&self, name: &str, memory_limit: u64) -> Result<Arc<dyn Warehouse>, OpenError> {
-        self.open_connection_with(name, memory_limit, warehouse::registry(), &process_environment)
+        self.open_connection_with(name, memory_limit, &process_environment)
     }
 
-    /// [`Self::open_connection`] with these providers and this environment.
+    /// [`Self::open_connection`] with this environment.
     pub fn open_connection_with(
         &self,
         name: &str,
         memory_limit: u64,
-        providers: &[Provider],
         env: Environment<'_>,
     ) -> Result<Arc<dyn Warehouse>, OpenError> {
         let connection = self.connections.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
             OpenError::UnknownConnection { name: name.into(), hint: crate::config::hint(name, &known, "there are") }
         })?;
-        let provider = providers.iter().find(|p| p.name == connection.provider).ok_or_else(|| {
-            let known: Vec<&str> = providers.iter().map(|p| p.name).collect();
+        let provider = self.providers.iter().find(|p| p.name == connection.provider).ok_or_else(|| {
+            let known: Vec<&str> = self.providers.iter().map(|p| p.name).collect();
             OpenError::UnknownProvider {
                 connection: name.into(),
                 provider: connection.provider.clone(),
@@ -216,14 +215,14 @@ impl Project {
 
 /// Every reference of the project's connections that gives no usable value now, each at its place.
 pub fn unresolved(project: &Project) -> Vec<ConfigError> {
-    unresolved_with(project, warehouse::registry(), &process_environment)
+    unresolved_with(project, &process_environment)
 }
 
-/// [`unresolved`] with these providers and this environment.
-pub fn unresolved_with(project: &Project, providers: &[Provider], env: Environment<'_>) -> Vec<ConfigError> {
+/// [`unresolved`] with this environment.
+pub fn unresolved_with(project: &Project, env: Environment<'_>) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for connection in project.connections.values() {
-        let provider = providers.iter().find(|p| p.name == connection.provider);
+        let provider = project.providers.iter().find(|p| p.name == connection.provider);
         for (name, written) in connection.parameters.iter().filter(|(_, written)| has_reference(written)) {
             let at = |code, message| connection.spans.error(name, code, Path::new(PROJECT_FILE), message);
             match resolve(written, &project.root, env) {

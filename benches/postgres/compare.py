@@ -115,7 +115,7 @@ PEERS = {"adbc": read_adbc, "connectorx": read_connectorx, "psql": read_nothing}
 def measure(reader, port, extract):
     if reader == "ours":
         parameters = ["host=127.0.0.1", f"port={port}", "user=postgres", "database=postgres", "sslmode=disable"]
-        command = [extract, *parameters, SQL]
+        command = [extract, "postgres", *parameters, SQL]
     else:
         command = [sys.executable, __file__, "--read", reader, "--port", str(port)]
     # the child's own peak, not the largest of all children so far
@@ -164,7 +164,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--extract", default="target/release/examples/extract_postgres")
+    parser.add_argument("--extract", default="target/release/examples/extract")
     parser.add_argument("--keep", metavar="DIR", help="keep the cluster in this directory")
     parser.add_argument("--read", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)

@@ -42,19 +42,32 @@ impl Check {
                 continue;
             }
             let answer = match project.open_connection(&model.connection, limit / 4) {
-                Ok(warehouse) => warehouse.describe(&model.sql).await.map_err(|e| (e.to_string(), e.hint)),
+                Ok(warehouse) => match warehouse.describe(&model.sql).await {
+                    Ok(schema) => Ok((schema, warehouse.estimate(&model.sql).await)),
+                    Err(e) => Err((e.to_string(), e.hint)),
+                },
                 Err(e) => Err((e.to_string(), e.hint())),
             };
             match answer {
-                Ok(schema) => {
+                Ok((schema, cost)) => {
                     let found = check_columns(model, &schema, &project);
                     let columns: Vec<_> = schema
                         .fields()
                         .iter()
                         .map(|f| serde_json::json!({ "name": f.name(), "type": ValueType::of(f).map(|t| t.to_string()) }))
                         .collect();
-                    described
-                        .push(serde_json::json!({ "model": model.slug, "ok": found.is_empty(), "columns": columns }));
+                    let mut answer =
+                        serde_json::json!({ "model": model.slug, "ok": found.is_empty(), "columns": columns });
+                    match cost {
+                        Ok(Some(cost)) => {
+                            answer["cost"] = serde_json::json!(cost);
+                            answer["cost_shown"] = cost.to_string().into();
+                        }
+                        Ok(None) => {}
+                        // the model may run all the same
+                        Err(e) => answer["cost_error"] = e.to_string().into(),
+                    }
+                    described.push(answer);
                     faults.extend(found);
                 }
                 Err((message, hint)) => {
@@ -93,6 +106,12 @@ impl Check {
                         };
                         let columns: Vec<_> = columns.iter().map(shown).collect();
                         output::line(format!("{mark} {slug}: {}", columns.join(", ")))?;
+                        if let Some(cost) = text("cost_shown") {
+                            output::line(format!("    {cost}"))?;
+                        }
+                        if let Some(error) = text("cost_error") {
+                            output::line(format!("    its cost is not known: {}", error.replace('\n', "\n    ")))?;
+                        }
                     }
                     (None, None) => output::line(format!("✓ {slug}"))?,
                 }

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::sql::write_batches;
 use super::{CliError, Context, Outcome, output};
 use crate::sync::SyncError;
-use crate::warehouse::{ParameterKind, QueryOptions, Warehouse, registry};
+use crate::warehouse::{ParameterKind, QueryOptions, Warehouse};
 
 /// Try a connection, and look at what it reaches
 #[derive(Debug, clap::Args)]
@@ -125,7 +125,8 @@ fn types(context: &Context) -> Result<Outcome, CliError> {
         ParameterKind::Bytes => "size".into(),
     };
     if context.json() {
-        let all: Vec<_> = registry()
+        let all: Vec<_> = context
+            .providers
             .iter()
             .map(|provider| {
                 let parameters = provider.parameters.iter().map(|p| {
@@ -140,7 +141,7 @@ fn types(context: &Context) -> Result<Outcome, CliError> {
         output::json(&all)?;
         return Ok(Outcome::Fine);
     }
-    for provider in registry() {
+    for provider in &context.providers {
         output::line(format!("{}: {}", provider.name, provider.title))?;
         output::line(format!("  {}: {}", provider.maturity.grade.as_str(), provider.maturity.verified))?;
         let mut table = output::table(&["parameter", "kind", "default", ""]);

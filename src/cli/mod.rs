@@ -30,7 +30,7 @@ use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
-use crate::warehouse::WarehouseError;
+use crate::warehouse::{Provider, WarehouseError, registry};
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
 #[derive(Debug, Parser)]
@@ -187,6 +187,8 @@ struct Context {
     global: Global,
     /// Ctrl-C.
     cancel: CancellationToken,
+    /// The kinds of connections that there are.
+    providers: Vec<Provider>,
 }
 
 impl Context {
@@ -198,7 +200,7 @@ impl Context {
                 "go to the project's directory, name it with --project DIR, or begin one with `cloud-connect init DIR`",
             ));
         }
-        Ok(config::load(&self.global.project)?)
+        Ok(config::load(&self.global.project, &self.providers)?)
     }
 
     fn memory_limit(&self, project: &Project) -> u64 {
@@ -230,10 +232,16 @@ impl Context {
     }
 }
 
-/// Runs the command line of this process.
+/// Runs the command line of this process with the built-in kinds of connections.
+pub fn main() -> ExitCode {
+    main_with(registry().to_vec())
+}
+
+/// Runs the command line of this process with these kinds of connections: for programs that add their own to
+/// [`registry`] (`examples/own_connector.rs` is one).
 ///
 /// Not `async`: the futures below it are compiled here, and not again in whatever calls it.
-pub fn main() -> ExitCode {
+pub fn main_with(providers: Vec<Provider>) -> ExitCode {
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_env("CLOUD_CONNECT_LOG").unwrap_or_else(|_| EnvFilter::new("error,cloud_connect=warn"));
@@ -245,7 +253,7 @@ pub fn main() -> ExitCode {
         .init();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         // the future is large: it belongs on the heap, not on the main thread's stack
-        Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
+        Ok(runtime) => runtime.block_on(Box::pin(run(cli, providers))),
         Err(error) => {
             tracing::error!(%error, "the asynchronous runtime could not be started");
             ExitCode::FAILURE
@@ -262,7 +270,7 @@ async fn stop_asked() -> std::io::Result<()> {
     }
 }
 
-async fn run(cli: Cli) -> ExitCode {
+async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
@@ -279,7 +287,7 @@ async fn run(cli: Cli) -> ExitCode {
             }
         }
     });
-    let context = Context { global: cli.global, cancel };
+    let context = Context { global: cli.global, cancel, providers };
     let outcome = match cli.command {
         Command::Init(command) => command.run(&context),
         Command::Check(command) => command.run(&context).await,

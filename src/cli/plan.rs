@@ -54,6 +54,9 @@ fn print(plans: &[Planned]) -> Result<(), CliError> {
     output::line(summary(&reports).to_string())?;
     for plan in plans {
         let model = &plan.report.model;
+        if let Some(cost) = &plan.cost {
+            output::line(format!("{model}: {cost}"))?;
+        }
         let kinds = [("+", &plan.samples.added), ("~", &plan.samples.changed), ("-", &plan.samples.removed)];
         if kinds.iter().all(|(_, samples)| samples.is_empty()) {
             continue;

@@ -11,14 +11,15 @@ use super::source::{Source, Span};
 use super::yaml::{self, Node};
 use super::{ConfigError, ConfigErrors, MODELS_DIR, Model, PROJECT_FILE, Project, mask, models, names, sql};
 use crate::secrets::{Environment, process_environment};
-use crate::warehouse::{self, Provider};
+use crate::warehouse::Provider;
 
-/// Reads and validates the project in `root`. On failure: every fault of every file.
-pub fn load(root: &Path) -> Result<Project, ConfigErrors> {
-    load_with(root, warehouse::registry(), &process_environment)
+/// Reads and validates the project in `root`, whose connections are of these kinds. On failure: every fault of every
+/// file.
+pub fn load(root: &Path, providers: &[Provider]) -> Result<Project, ConfigErrors> {
+    load_with(root, providers, &process_environment)
 }
 
-/// [`load`] with these providers and this environment (which only `store:` is resolved from).
+/// [`load`] with this environment (which only `store:` is resolved from).
 pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> Result<Project, ConfigErrors> {
     let root = std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf());
     let mut faults = Vec::new();
@@ -31,7 +32,7 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
             if faults.is_empty() =>
         {
             let models = models.into_iter().map(|m| (m.slug.clone(), m)).collect();
-            Ok(Project { root, store, memory_limit, identities, connections, models })
+            Ok(Project { root, store, memory_limit, identities, connections, models, providers: providers.into() })
         }
         _ => Err(ConfigErrors::new(faults)),
     }

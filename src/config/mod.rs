@@ -31,6 +31,9 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::warehouse::Provider;
 
 pub use crate::model::{ColumnContract, Guard, Model, Schedule};
 pub use error::{ConfigError, ConfigErrors};
@@ -59,6 +62,8 @@ pub struct Project {
     pub connections: BTreeMap<String, Connection>,
     /// By slug.
     pub models: BTreeMap<String, Model>,
+    /// The kinds of connections that there are.
+    pub providers: Arc<[Provider]>,
 }
 
 /// Where the state lives.

@@ -126,7 +126,7 @@ async fn stored(engine: &Engine) -> State {
 async fn check(results: Vec<Vec<Row>>, hashes: u64) {
     let dir = tempfile::tempdir().unwrap();
     project(dir.path());
-    let config = crate::config::load(dir.path()).unwrap();
+    let config = crate::config::load(dir.path(), crate::warehouse::registry()).unwrap();
     let mut engine = Engine::open(config, crate::memory::MIN_MEMORY_LIMIT, Arc::new(SystemClock)).await.unwrap();
     let mut state = State::new();
     for rows in results {

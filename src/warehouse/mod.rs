@@ -14,13 +14,15 @@
 mod chunks;
 pub mod databricks;
 pub mod error;
+#[cfg(test)]
+mod guides;
 mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;
-mod statement;
+pub mod statement;
 mod steps;
-mod task;
+pub mod task;
 mod text;
 
 use std::sync::Arc;
@@ -37,7 +39,9 @@ pub use params::{ConnectionParams, Parameter, ParameterKind};
 /// value that could not be carried (its cell is null); the text is `column: reason`.
 pub const UNCONVERTIBLE_COLUMN: &str = "_cc_unconvertible";
 
-/// What a provider is: its name, its parameters, and how to build it. Listed in [`registry`].
+/// What a provider is: its name, its parameters, and how to build it. The built-in ones are listed in [`registry`]; a
+/// program of one's own can hand more of them to [`crate::cli::main_with`].
+#[derive(Debug, Clone, Copy)]
 pub struct Provider {
     /// The `type:` of a connection, for example `postgres`.
     pub name: &'static str,
@@ -78,7 +82,7 @@ impl Grade {
     }
 }
 
-/// Every provider.
+/// Every built-in provider.
 pub fn registry() -> &'static [Provider] {
     static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER];
     PROVIDERS
@@ -140,6 +144,26 @@ pub struct CostEstimate {
     pub source: &'static str,
 }
 
+impl std::fmt::Display for CostEstimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(bytes) = self.bytes {
+            // decimal units, as warehouses bill
+            parts.push(format!("{} to be read", bytesize::ByteSize(bytes).display().si()));
+        }
+        if let Some((read, of)) = self.partitions {
+            parts.push(format!("{read} of {of} partitions"));
+        }
+        if let Some(rows) = self.rows {
+            parts.push(format!("about {rows} rows"));
+        }
+        if let Some(cost) = &self.planner_cost {
+            parts.push(format!("planner cost {cost}"));
+        }
+        write!(f, "cost: {} ({})", parts.join(", "), self.source)
+    }
+}
+
 /// Limits of one query.
 #[derive(Debug, Clone)]
 pub struct QueryOptions {
@@ -170,14 +194,6 @@ pub struct RunningQuery {
 pub trait CancelQuery: Send + Sync {
     /// Returns when the warehouse was told (or could not be reached within a few seconds).
     async fn cancel(&self);
-}
-
-/// For queries that end when their stream is dropped.
-pub struct DropCancels;
-
-#[async_trait]
-impl CancelQuery for DropCancels {
-    async fn cancel(&self) {}
 }
 
 /// A way into one warehouse.

@@ -11,7 +11,7 @@ use super::text::point_at;
 
 /// A statement that may be placed between parentheses (on lines of its own).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ReadingStatement {
+pub struct ReadingStatement {
     /// The SQL with its trailing semicolons blanked: every character keeps its place.
     pub text: String,
 }
@@ -19,16 +19,16 @@ pub(super) struct ReadingStatement {
 impl ReadingStatement {
     /// At most `limit` rows of it, for samples. The warehouse's line numbers are then one too high: see
     /// [`Self::LINES_BEFORE`].
-    pub(super) fn limited(&self, limit: usize) -> String {
+    pub fn limited(&self, limit: usize) -> String {
         format!("SELECT * FROM (\n{}\n) AS q LIMIT {limit}", self.text)
     }
 
     /// Lines of ours before the model's SQL in [`Self::limited`].
-    pub(super) const LINES_BEFORE: usize = 1;
+    pub const LINES_BEFORE: usize = 1;
 }
 
 /// Checks that `sql` is one statement that reads rows.
-pub(super) fn reading_statement(sql: &str, dialect: &dyn Dialect) -> Result<ReadingStatement, WarehouseError> {
+pub fn reading_statement(sql: &str, dialect: &dyn Dialect) -> Result<ReadingStatement, WarehouseError> {
     let fault = |at: Location, what: &str, hint: &str| {
         let pointer = offset(sql, at).and_then(|at| point_at(sql, at)).map(|p| format!("\n{p}")).unwrap_or_default();
         WarehouseError::sql(format!("{what}{pointer}")).with_hint(hint)

@@ -28,14 +28,14 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells a warehouse to stop a query.
 #[async_trait]
-pub(super) trait StopQuery: Send + Sync + 'static {
+pub trait StopQuery: Send + Sync + 'static {
     /// Called at most once, and not after the query has ended by itself. May be called before the warehouse has heard
     /// of the query: then whatever submits it must not do so any more.
     async fn stop(&self) -> Result<(), WarehouseError>;
 }
 
 /// Where a reading task puts its batches.
-pub(super) struct Batches {
+pub struct Batches {
     sender: mpsc::Sender<Result<RecordBatch, DataFusionError>>,
     /// Rows that may still be sent.
     left: Option<usize>,
@@ -43,11 +43,11 @@ pub(super) struct Batches {
 
 /// Nobody wants more rows.
 #[derive(Debug)]
-pub(super) struct Enough;
+pub struct Enough;
 
 impl Batches {
     /// Hands over a batch; waits while the reader is behind.
-    pub(super) async fn send(&mut self, batch: RecordBatch) -> Result<(), Enough> {
+    pub async fn send(&mut self, batch: RecordBatch) -> Result<(), Enough> {
         let batch = match &mut self.left {
             Some(left) => {
                 let take = batch.num_rows().min(*left);
@@ -63,7 +63,7 @@ impl Batches {
     }
 
     /// Hands over a batch in slices of at most `rows`.
-    pub(super) async fn send_sliced(&mut self, batch: &RecordBatch, rows: usize) -> Result<(), Enough> {
+    pub async fn send_sliced(&mut self, batch: &RecordBatch, rows: usize) -> Result<(), Enough> {
         let mut at = 0;
         while at < batch.num_rows() {
             let take = rows.max(1).min(batch.num_rows() - at);
@@ -76,7 +76,7 @@ impl Batches {
 
 /// How reading ended, when it did not fail.
 #[derive(Debug)]
-pub(super) enum End {
+pub enum End {
     /// Every row was read: there is nothing left to stop.
     Complete,
     /// No more rows were wanted while there were more.
@@ -119,7 +119,7 @@ impl CancelQuery for Canceller {
 
 /// Starts `read` in a task of its own. What it returns early (an error, [`End::Abandoned`]), a cancel and a dropped
 /// stream all stop the query in the warehouse.
-pub(super) fn start<R, F>(schema: SchemaRef, limit: Option<usize>, stop: Arc<dyn StopQuery>, read: R) -> RunningQuery
+pub fn start<R, F>(schema: SchemaRef, limit: Option<usize>, stop: Arc<dyn StopQuery>, read: R) -> RunningQuery
 where
     R: FnOnce(Batches) -> F + Send + 'static,
     F: Future<Output = Result<End, WarehouseError>> + Send,

@@ -86,8 +86,8 @@ impl Subject for Local {
         vec![
             ("reports_a_missing_permission", "tests run as root, whom no file refuses"),
             ("reports_a_refused_login", "there is no login"),
-            ("cancels_in_the_warehouse", "the query lives in the stream: dropping it is the cancel"),
-            ("stops_a_dropped_query", "the query lives in the stream"),
+            ("cancels_in_the_warehouse", "it ends with its stream, in this process: there is no server to ask"),
+            ("stops_a_dropped_query", "it ends with its stream, in this process: there is no server to ask"),
             ("survives_a_broken_stream", "there is no network between"),
             ("fails_cleanly_when_the_stream_stays_broken", "there is no network between"),
             ("survives_throttling", "nobody throttles"),
@@ -151,7 +151,7 @@ impl Subject for Postgres {
                  '2026-02-28T16:30:15.123456Z'::timestamptz, ARRAY[1, 2], '{\"a\": 1}'::jsonb),
                 (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL))
                 AS t (\"bigint\", \"numeric\", \"float8\", \"boolean\", \"text\", \"date\", \"timestamptz\", \"array\", \"jsonb\")"
-                .replace("'::numeric(38,9)", "'::numeric(38,9)"),
+                .into(),
             Ask::AllNull => "SELECT NULL::text AS nothing FROM generate_series(1, 3)".into(),
             Ask::Empty => "SELECT id, name FROM people WHERE false".into(),
             Ask::NonAscii => format!("SELECT '{NON_ASCII}' AS name"),
@@ -181,10 +181,7 @@ impl Subject for Postgres {
     }
 
     fn known_table(&self) -> (String, Vec<(&'static str, Option<&'static str>)>) {
-        (
-            "public.people".into(),
-            vec![("id", Some("int")), ("name", Some("string")), ("balance", Some("decimal(20,4)"))],
-        )
+        ("people".into(), vec![("id", Some("int")), ("name", Some("string")), ("balance", Some("decimal(20,4)"))])
     }
 
     async fn slow_was_stopped(&self) -> Option<bool> {

@@ -14,6 +14,7 @@
 mod databricks;
 mod embedded;
 mod fakes;
+mod own_connector;
 mod process;
 mod suite;
 

@@ -98,13 +98,13 @@ fn references_resolve_to_variables_and_files() {
 fn a_connection_opens_with_its_defaults_and_secrets() {
     let project = Case::project(&postgres("    password: ${env:PW}\n    sslmode: disable\n")).load().unwrap();
     let env = |name: &str| (name == "PW").then(|| SECRET.to_string());
-    let Err(OpenError::Warehouse { error, .. }) = project.open_connection_with("db", 1 << 20, PROVIDERS, &env) else {
+    let Err(OpenError::Warehouse { error, .. }) = project.open_connection_with("db", 1 << 20, &env) else {
         panic!("the test's provider always fails")
     };
     assert_eq!(error.message, "host=h port=5432 password=hunter2 sslmode=disable statement_timeout=30m");
-    let error = project.open_connection_with("bd", 1 << 20, PROVIDERS, &env).err().unwrap();
+    let error = project.open_connection_with("bd", 1 << 20, &env).err().unwrap();
     assert_eq!(error.hint().unwrap(), "did you mean `db`?");
-    let error = project.open_connection_with("db", 1 << 20, PROVIDERS, &|_| None).err().unwrap();
+    let error = project.open_connection_with("db", 1 << 20, &|_| None).err().unwrap();
     assert_eq!(error.to_string(), "connection `db`, `password`: the environment variable `PW` is not set");
 }
 
@@ -114,7 +114,7 @@ fn unresolved_references_are_found_at_their_lines() {
         Case::project(&postgres("    password: ${env:PW}\n    port: ${env:PORT}\n    sslmode: ${file:mode}\n"))
             .load()
             .unwrap();
-    let errors = unresolved_with(&project, PROVIDERS, &|name| (name == "PORT").then(|| SECRET.to_string()));
+    let errors = unresolved_with(&project, &|name| (name == "PORT").then(|| SECRET.to_string()));
     let found: Vec<_> = errors.iter().map(|e| (e.code, e.line, e.column)).collect();
     assert_eq!(found, [("unset-variable", 8, 15), ("invalid-parameter", 9, 11), ("unreadable-secret-file", 10, 14)]);
     let errors = ConfigErrors::new(errors);

@@ -45,17 +45,19 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream};
 use futures::StreamExt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::catalog::{Catalog, SchemaCache};
 use self::location::Location;
 use self::session::Session;
 use super::{
-    ColumnInfo, ConnectionParams, DropCancels, Grade, Maturity, Parameter, ParameterKind, Provider, QueryOptions,
-    RunningQuery, TableInfo, TestStep, Warehouse, WarehouseError,
+    CancelQuery, ColumnInfo, ConnectionParams, Grade, Maturity, Parameter, ParameterKind, Provider, QueryOptions,
+    RunningQuery, TableInfo, TestStep, Warehouse, WarehouseError, WarehouseErrorKind,
 };
 use crate::values::ValueType;
 
@@ -110,7 +112,7 @@ impl LocalWarehouse {
         Session::new(self.catalog().await?, self.memory_limit, batch_rows)
     }
 
-    async fn run(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
+    async fn run(&self, sql: &str, options: &QueryOptions) -> Result<SendableRecordBatchStream, WarehouseError> {
         let session = self.session(options.batch_rows).await?;
         let plan = session.physical_plan(sql, options.limit).await?;
         tracing::debug!(
@@ -121,8 +123,7 @@ impl LocalWarehouse {
         let rows = execute_stream(plan, session.task_context()).map_err(|e| errors::from_datafusion(&e))?;
         let schema = rows.schema();
         let rows = rows.map(|batch| batch.map_err(|e| errors::boxed(errors::from_datafusion(&e))));
-        let stream = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
-        Ok(RunningQuery { stream, cancel: Arc::new(DropCancels) })
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 }
 
@@ -131,17 +132,44 @@ fn timed_out(limit: Duration) -> WarehouseError {
         .with_hint("narrow the query, or raise the model's `timeout`")
 }
 
-/// Ends the stream with an error when the deadline passes.
-fn with_deadline(query: RunningQuery, deadline: Instant, limit: Duration) -> RunningQuery {
-    let schema = query.stream.schema();
-    let rows = futures::stream::unfold(Some(query.stream), move |stream| async move {
-        let mut stream = stream?;
-        match tokio::time::timeout_at(deadline, stream.next()).await {
-            Ok(batch) => batch.map(|batch| (batch, Some(stream))),
-            Err(_) => Some((Err(errors::boxed(timed_out(limit))), None)),
+/// Ends the stream with an error when it is cancelled, or when the deadline passes.
+fn guarded(stream: SendableRecordBatchStream, deadline: Option<(Instant, Duration)>) -> RunningQuery {
+    let schema = stream.schema();
+    let asked = CancellationToken::new();
+    let cancel = Arc::new(Cancel(asked.clone()));
+    let rows = futures::stream::unfold(Some(stream), move |stream| {
+        let asked = asked.clone();
+        async move {
+            // dropped with its query inside when it is not handed back
+            let mut stream = stream?;
+            let passed = async {
+                match deadline {
+                    Some((at, limit)) => {
+                        tokio::time::sleep_until(at).await;
+                        timed_out(limit)
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let error = tokio::select! {
+                biased;
+                () = asked.cancelled() => WarehouseError::new(WarehouseErrorKind::Cancelled, "the query was cancelled"),
+                error = passed => error,
+                batch = stream.next() => return batch.map(|batch| (batch, Some(stream))),
+            };
+            Some((Err(errors::boxed(error)), None))
         }
     });
-    RunningQuery { stream: Box::pin(RecordBatchStreamAdapter::new(schema, rows)), cancel: query.cancel }
+    RunningQuery { stream: Box::pin(RecordBatchStreamAdapter::new(schema, rows)), cancel }
+}
+
+struct Cancel(CancellationToken);
+
+#[async_trait]
+impl CancelQuery for Cancel {
+    async fn cancel(&self) {
+        self.0.cancel();
+    }
 }
 
 #[async_trait]
@@ -171,9 +199,9 @@ impl Warehouse for LocalWarehouse {
         };
         let options = QueryOptions { limit: Some(1), ..QueryOptions::default() };
         let read = async {
-            let mut query = self.run(&format!("SELECT * FROM {}", first.name), &options).await?;
+            let mut found = self.run(&format!("SELECT * FROM {}", first.name), &options).await?;
             let mut rows = 0;
-            while let Some(batch) = query.stream.next().await {
+            while let Some(batch) = found.next().await {
                 rows += batch.map_err(|e| errors::from_datafusion(&e))?.num_rows();
             }
             Ok(format!("{rows} row of {}", first.name))
@@ -205,9 +233,9 @@ impl Warehouse for LocalWarehouse {
     }
 
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
-        let Some(limit) = options.timeout else { return self.run(sql, options).await };
+        let Some(limit) = options.timeout else { return Ok(guarded(self.run(sql, options).await?, None)) };
         let deadline = Instant::now() + limit;
-        let query = tokio::time::timeout_at(deadline, self.run(sql, options)).await.map_err(|_| timed_out(limit))??;
-        Ok(with_deadline(query, deadline, limit))
+        let rows = tokio::time::timeout_at(deadline, self.run(sql, options)).await.map_err(|_| timed_out(limit))??;
+        Ok(guarded(rows, Some((deadline, limit))))
     }
 }
