@@ -55,5 +55,8 @@ fn every_guide_has_its_parameters() {
             std::fs::write(&file, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
         }
     }
-    assert!(stale.is_empty(), "the parameters in the guides of {stale:?} are not as declared: UPDATE_DOCS=1 writes them");
+    assert!(
+        stale.is_empty(),
+        "the parameters in the guides of {stale:?} are not as declared: UPDATE_DOCS=1 writes them"
+    );
 }

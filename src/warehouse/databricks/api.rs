@@ -57,6 +57,20 @@ impl Asked<'_> {
     }
 }
 
+/// A statement that did not succeed, as far as is known.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub error: WarehouseError,
+    /// It has ended in the warehouse; otherwise the way to it failed, and it may run on.
+    pub over: bool,
+}
+
+impl Unfinished {
+    fn lost(error: WarehouseError) -> Self {
+        Self { error, over: false }
+    }
+}
+
 /// A statement of ours (not of a model), whose small result comes as JSON.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Small<'a> {
@@ -93,7 +107,9 @@ impl Api {
 
     fn statement<'a>(&'a self, text: &'a str) -> ExecuteStatement<'a> {
         let config = &self.config;
-        let tags = [("application", "cloud-connect"), ("connection", config.connection.as_str())];
+        // a tag holds 128 characters
+        let end = config.connection.char_indices().nth(128).map_or(config.connection.len(), |(at, _)| at);
+        let tags = [("application", "cloud-connect"), ("connection", &config.connection[..end])];
         ExecuteStatement {
             warehouse_id: &config.warehouse_id,
             statement: text,
@@ -150,22 +166,23 @@ impl Api {
         &self,
         mut statement: Statement,
         sent: Option<Sent<'_>>,
-    ) -> Result<(String, Statement), WarehouseError> {
+    ) -> Result<(String, Statement), Unfinished> {
         let began = Instant::now();
         let id = statement.statement_id.take();
         loop {
             match statement.status.state.as_str() {
-                "SUCCEEDED" => return Ok((id.ok_or_else(no_id)?, statement)),
+                "SUCCEEDED" => return Ok((id.ok_or_else(no_id).map_err(Unfinished::lost)?, statement)),
                 "PENDING" | "RUNNING" => {}
                 _ => {
                     let said = statement.status.error.as_ref().map(|e| e.message.as_str()).unwrap_or_default();
                     let said = self.auth.redact(said).await;
-                    return Err(error::of_status(&statement.status, &said, sent));
+                    return Err(Unfinished { error: error::of_status(&statement.status, &said, sent), over: true });
                 }
             }
             // often at first, seldom for what takes long
             tokio::time::sleep((began.elapsed() / 10).clamp(PAUSES.0, PAUSES.1)).await;
-            statement = self.state(id.as_deref().ok_or_else(no_id)?).await?;
+            let known = id.as_deref().ok_or_else(no_id).map_err(Unfinished::lost)?;
+            statement = self.state(known).await.map_err(Unfinished::lost)?;
         }
     }
 
@@ -187,7 +204,7 @@ impl Api {
         }
         let statement = self.execute(&body, small.sent).await?;
         let id = statement.statement_id.clone();
-        let finished = self.finished(statement, small.sent);
+        let finished = async { self.finished(statement, small.sent).await.map_err(|e| e.error) };
         let (id, statement) = match until {
             None => finished.await?,
             Some((until, limit)) => match tokio::time::timeout_at(until, finished).await {

@@ -38,7 +38,8 @@ struct ColumnPlan {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     columns: Vec<ColumnPlan>,
-    /// With [`UNCONVERTIBLE_COLUMN`] at the end when some column could come as a text that is no such value.
+    /// With [`UNCONVERTIBLE_COLUMN`] at the end when there are decimals, dates or instants: those are documented to come
+    /// as such, but servers were seen that send them as texts, which can be anything.
     pub schema: SchemaRef,
     marks: bool,
 }
@@ -61,7 +62,7 @@ impl Plan {
             described.iter().map(|(name, text)| plan_column(name, text)).collect::<Result<Vec<_>, WarehouseError>>()?;
         let mut fields: Vec<_> = columns.iter().map(|c| c.field.clone()).collect();
         let marks = fields.iter().any(|f| {
-            !f.data_type().is_nested() && !matches!(f.data_type(), DataType::Utf8 | DataType::Binary | DataType::Null)
+            matches!(f.data_type(), DataType::Decimal128(_, _) | DataType::Date32 | DataType::Timestamp(_, _))
         });
         if marks {
             fields.push(Field::new(UNCONVERTIBLE_COLUMN, DataType::Utf8, true));
@@ -116,6 +117,8 @@ impl Plan {
                 reasons[row].get_or_insert(reason);
             }
             arrays.push(Arc::new(StringArray::from(reasons)));
+        } else if let Some((_, reason)) = misfits.rows.into_iter().next() {
+            return Err(WarehouseError::bug(format!("a value is not what was described: {reason}")));
         }
         RecordBatch::try_new(self.schema.clone(), arrays)
             .map_err(|e| WarehouseError::bug(format!("a batch does not have its columns: {e}")))

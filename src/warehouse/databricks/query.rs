@@ -72,15 +72,10 @@ impl Remote {
     async fn result(self: &Arc<Self>, text: &str, sent: Sent<'_>) -> Result<(String, Statement), WarehouseError> {
         let statement = self.submit(text, sent).await?;
         let outcome = self.api.finished(statement, Some(sent)).await;
-        let has_ended = match &outcome {
-            Ok(_) => true,
-            // errors of the way to the service leave it running
-            Err(e) => !e.is_retryable(),
-        };
-        if has_ended {
+        if outcome.as_ref().map_or_else(|e| e.over, |_| true) {
             self.known.send_replace(Known::Over);
         }
-        outcome
+        outcome.map_err(|e| e.error)
     }
 
     /// In a task of its own: when the reading is given up half-way, the id is still heard of, and can be cancelled.
