@@ -14,6 +14,7 @@
 mod embedded;
 mod fakes;
 mod process;
+mod redshift;
 mod suite;
 
 #[path = "../cli/project.rs"]
