@@ -21,6 +21,7 @@ pub mod local;
 pub mod params;
 pub mod postgres;
 pub mod statement;
+pub mod redshift;
 mod steps;
 pub mod task;
 mod text;
@@ -84,7 +85,7 @@ impl Grade {
 
 /// Every built-in provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER];
+    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER, redshift::PROVIDER];
     PROVIDERS
 }
 

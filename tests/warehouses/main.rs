@@ -16,6 +16,7 @@ mod embedded;
 mod fakes;
 mod own_connector;
 mod process;
+mod redshift;
 mod suite;
 
 #[path = "../cli/project.rs"]

@@ -1,2 +1,4 @@
 //! Scripted servers with the wire formats of the vendors' documentation, for what no stand-in does.
 pub mod databricks;
+
+pub mod redshift;
