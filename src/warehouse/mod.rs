@@ -11,6 +11,7 @@
 //! - a value that cannot be carried faithfully is not changed in silence: its row is marked in
 //!   [`UNCONVERTIBLE_COLUMN`] and ends in quarantine.
 
+pub mod bigquery;
 mod chunks;
 pub mod error;
 mod http;
@@ -79,7 +80,7 @@ impl Grade {
 
 /// Every provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER];
+    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, bigquery::PROVIDER];
     PROVIDERS
 }
 
