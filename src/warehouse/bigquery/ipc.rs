@@ -1,9 +1,12 @@
 //! Arrow's IPC messages, as the Storage Read API hands them out: the schema once, then a message a batch. Servers differ
 //! in whether an end-of-stream marker follows; here every message is cut out by its own length, so both will do.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
+use arrow::ipc::convert::try_schema_from_ipc_buffer;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::{MessageHeader, root_as_message};
 
@@ -20,14 +23,14 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(serialized_schema: Vec<u8>) -> Result<Self, WarehouseError> {
-        let mut inner = StreamDecoder::new();
         let first = Messages { rest: Buffer::from_vec(serialized_schema) }.next();
         let (header, mut bytes) = first.ok_or_else(|| broken("there is no schema"))??;
         if header != MessageHeader::Schema {
             return Err(broken("the schema is something else"));
         }
+        let schema = Arc::new(try_schema_from_ipc_buffer(&bytes).map_err(broken)?);
+        let mut inner = StreamDecoder::new();
         inner.decode(&mut bytes).map_err(broken)?;
-        let schema = inner.schema().ok_or_else(|| broken("the schema is not whole"))?;
         Ok(Self { inner, schema })
     }
 
@@ -94,7 +97,6 @@ impl Iterator for Messages {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array};
     use arrow::ipc::writer::StreamWriter;
