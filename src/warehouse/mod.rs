@@ -11,6 +11,7 @@
 //! - a value that cannot be carried faithfully is not changed in silence: its row is marked in
 //!   [`UNCONVERTIBLE_COLUMN`] and ends in quarantine.
 
+pub mod bigquery;
 mod chunks;
 pub mod databricks;
 pub mod error;
@@ -85,7 +86,7 @@ impl Grade {
 
 /// Every built-in provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER, redshift::PROVIDER];
+    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER, redshift::PROVIDER, bigquery::PROVIDER];
     PROVIDERS
 }
 

@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod databricks;
+mod bigquery;
 mod embedded;
 mod fakes;
 mod own_connector;

@@ -2,3 +2,4 @@
 pub mod databricks;
 
 pub mod redshift;
+pub mod bigquery;
