@@ -42,7 +42,9 @@ pub(super) fn bodies(
             // a task of its own: `buffered` alone would pause a download while its consumer works
             let mut task = Download(tokio::spawn(async move { source.fetch(index).await }));
             async move {
-                (&mut task.0).await.unwrap_or_else(|e| Err(WarehouseError::bug(format!("a download's task ended: {e}"))))
+                (&mut task.0)
+                    .await
+                    .unwrap_or_else(|e| Err(WarehouseError::bug(format!("a download's task ended: {e}"))))
             }
         })
         .buffered(PREFETCH)

@@ -17,6 +17,7 @@ mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;
+pub mod snowflake;
 mod statement;
 mod steps;
 mod task;
@@ -79,7 +80,7 @@ impl Grade {
 
 /// Every provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER];
+    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, snowflake::PROVIDER];
     PROVIDERS
 }
 
