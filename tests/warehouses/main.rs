@@ -14,6 +14,7 @@
 mod embedded;
 mod fakes;
 mod process;
+mod snowflake;
 mod suite;
 
 #[path = "../cli/project.rs"]

@@ -1,1 +1,3 @@
 //! Scripted servers with the wire formats of the vendors' documentation, for what no stand-in does.
+
+pub mod snowflake;
