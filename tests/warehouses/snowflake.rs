@@ -471,7 +471,7 @@ impl Subject for Fakesnow {
                 UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 2) AS t ORDER BY \"row\""
                 .into(),
             Ask::AllNull => "SELECT NULL::VARCHAR AS \"nothing\" FROM TABLE(GENERATOR(ROWCOUNT => 3))".into(),
-            Ask::Empty => "SELECT ID AS \"id\", NAME AS \"name\" FROM PEOPLE WHERE FALSE".into(),
+            Ask::Empty => "SELECT ID + 0 AS \"id\", NAME || '' AS \"name\" FROM PEOPLE WHERE FALSE".into(),
             Ask::NonAscii => format!("SELECT '{NON_ASCII}' AS \"name\""),
             Ask::LongText => "SELECT REPEAT('x', 1000000) AS \"long\"".into(),
             Ask::Rows(n) => format!(

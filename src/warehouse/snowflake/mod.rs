@@ -8,7 +8,7 @@
 //! | [`auth`], [`session`] | log in (password, access token, key pair), renew, ask, abort, close |
 //! | [`statement`] | one reading statement, by our tokens and by the service's own word |
 //! | [`plan`], [`decode`] | types -> Arrow fields; the service's Arrow or JSON -> those fields |
-//! | [`query`], [`result`] | the reading task; the result's files, in order, with fresh links when theirs expire |
+//! | [`query`], [`result`], [`stream`] | the reading task; the result's files, in order, with fresh links when theirs expire; their Arrow |
 //! | [`introspect`], [`names`] | tables, columns, cost; names and their quotes |
 //! | [`error`] | error codes -> who can mend it; the line and caret in the model's SQL |
 //!
@@ -28,6 +28,7 @@ mod query;
 mod result;
 mod session;
 mod statement;
+mod stream;
 mod transport;
 mod wire;
 

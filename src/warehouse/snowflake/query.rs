@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::ipc::reader::StreamReader;
 use async_trait::async_trait;
 use base64::Engine;
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use super::error::{Sent, of_stopped};
 use super::plan::Plan;
 use super::result::Files;
 use super::session::Session;
+use super::stream::BatchStream;
 use super::wire::QueryData;
 use crate::warehouse::chunks::bodies;
 use crate::warehouse::http::statement_timeout;
@@ -261,9 +261,8 @@ async fn decoded(plan: &Plan, body: Bytes, json: bool, sink: &mut dyn Take) -> R
             .map_err(|e| broken(&format_args!("line {}, column {}", e.line(), e.column())))?;
         return give(json_batch(plan, &rows)?, sink).await;
     }
-    let reader = StreamReader::try_new(std::io::BufReader::new(body), None).map_err(|e| broken(&e))?;
     let mut read = 0;
-    for batch in reader {
+    for batch in BatchStream::new(std::io::BufReader::new(body)) {
         match give(arrow_batch(plan, &batch.map_err(|e| broken(&e))?)?, sink).await? {
             Part::Rows(rows) => read += rows,
             Part::Enough => return Ok(Part::Enough),
