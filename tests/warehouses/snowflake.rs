@@ -163,6 +163,44 @@ async fn json_results_give_the_same_values_as_arrow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_results_may_lie_in_files_too() {
+    let subject = Scripted::start();
+    let (_, batches) = read(&*subject.open(), "SELECT * FROM JSON_IN_FILES").await.unwrap();
+    let ids: Vec<_> = cells(&batches, "id").into_iter().flatten().collect();
+    assert_eq!(ids, ["1", "2", "3", "4", "5", "6"]);
+    assert!(cells(&batches, "name").iter().all(|n| n.as_deref() == Some("🚲, [x]")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_another_form_is_not_quoted() {
+    let subject = Scripted::start();
+    subject.server.faults(|f| f.garbled = true);
+    let error = subject.error("SELECT * FROM TYPES").await;
+    assert_eq!(error.kind, WarehouseErrorKind::Bug);
+    assert!(!format!("{error:?}").contains("in-no-place"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_is_cancelled_at_once_does_not_run_on() {
+    let subject = Scripted::start();
+    let warehouse = subject.open();
+    for wait in [0, 1, 5, 20] {
+        let mut running = warehouse.query("SELECT * FROM SLOW", &QueryOptions::default()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        running.cancel.cancel().await;
+        let error = suite::of_stream(running.stream.next().await.unwrap().unwrap_err());
+        assert_eq!(error.kind, WarehouseErrorKind::Cancelled);
+    }
+    for _ in 0..50 {
+        if subject.server.slow_running() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a query still runs in the server");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_query_is_asked_for_until_it_has_ended() {
     let subject = Scripted::start();
     subject.server.faults(|f| f.polls = 4);
@@ -499,7 +537,7 @@ impl Subject for Fakesnow {
                 "2026-02-28T16:30:15.123456Z",
             ),
             case("time", DataType::Utf8, "16:30:15"),
-            case("variant", DataType::Utf8, "{\"a\": 1}"),
+            case("variant", DataType::Utf8, "{\"a\":1}"),
         ]
     }
 

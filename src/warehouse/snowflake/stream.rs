@@ -17,7 +17,7 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 /// A message's head describes buffers; a longer one is none.
 const LONGEST_HEAD: usize = 64 << 20;
 /// A message's buffers hold some rows of one file.
-const LONGEST_BODY: usize = 4 << 30;
+const LONGEST_BODY: usize = 1 << 30;
 
 /// The batches of a stream.
 pub(super) struct BatchStream<R> {

@@ -20,7 +20,6 @@ use super::config::SnowflakeConfig;
 use super::wire::Answer;
 use crate::warehouse::WarehouseError;
 use crate::warehouse::http::{self, Failure, Refusal, Timeouts};
-use crate::warehouse::text::chain;
 
 /// What the crate takes for an account; the middleware puts the connection's address in its place.
 const PLACEHOLDER: &str = "account";
@@ -122,14 +121,15 @@ fn authorization(token: &SecretString) -> SecretString {
 
 async fn decode<D: DeserializeOwned>(response: Response, what: &str) -> Result<Answer<D>, WarehouseError> {
     let body = http::body(response, what).await?;
-    // the parser's message may quote the body
-    serde_json::from_slice(&body).map_err(|e| {
-        WarehouseError::bug(format!(
-            "{what} was answered with something else than was asked for (at line {}, column {})",
-            e.line(),
-            e.column()
-        ))
-    })
+    serde_json::from_slice(&body).map_err(|e| unreadable(&e, what))
+}
+
+/// An answer in another form. The parser's own message may quote it, a token too.
+fn unreadable(error: &serde_json::Error, what: &str) -> WarehouseError {
+    let (line, column) = (error.line(), error.column());
+    WarehouseError::bug(format!(
+        "{what} was answered with something else than was asked for (at line {line}, column {column})"
+    ))
 }
 
 /// An error status may carry an answer like any other: an expired session, for example.
@@ -170,14 +170,15 @@ fn of_crate(error: ConnectionError, what: &str) -> Failure {
             Err(error) => WarehouseError::bug(format!("{what} could not be sent: {error}")),
         },
         ConnectionError::RequestMiddlewareError(Reqwest(error)) | ConnectionError::RequestError(error) => {
-            http::of_transport(error, what)
+            match std::error::Error::source(&error).and_then(|e| e.downcast_ref::<serde_json::Error>()) {
+                Some(error) => unreadable(error, what),
+                None => http::of_transport(error, what),
+            }
         }
         // neither shows what was sent
         ConnectionError::UrlParsing(error) => WarehouseError::bug(format!("{what} has no valid address: {error}")),
         ConnectionError::InvalidHeader(_) => WarehouseError::bug(format!("{what} has no valid token")),
-        ConnectionError::Deserialization(error) => {
-            WarehouseError::bug(format!("{what} was answered in another form: {}", chain(&error)))
-        }
+        ConnectionError::Deserialization(error) => unreadable(&error, what),
     })
 }
 

@@ -128,6 +128,11 @@ fn of(sql: &str, limit: u64) -> Script {
         "SELECT CURRENT_VERSION()" => one_text("CURRENT_VERSION()", "9.99.1"),
         "SELECT * FROM TYPES" => Script::Table(types()),
         "SELECT * FROM TYPES_JSON" => Script::Table(types_json()),
+        "SELECT * FROM JSON_IN_FILES" => {
+            let rows: Vec<Vec<Value>> = (1..=6).map(|n| vec![json!(n.to_string()), json!("\u{1f6b2}, [x]")]).collect();
+            let columns = vec![column("id", "fixed", Some(10), Some(0)), column("name", "text", None, None)];
+            Script::Table(Table { rows: vec![1, 2, 3], ..Table::json(columns, rows) })
+        }
         "SELECT \"nothing\" FROM NOTHING" => {
             let nothing: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>; 3]));
             Script::Table(Table::one(vec![column("nothing", "text", None, None)], vec![nothing]))
