@@ -23,6 +23,7 @@ pub mod params;
 pub mod postgres;
 pub mod statement;
 pub mod redshift;
+pub mod snowflake;
 mod steps;
 pub mod task;
 mod text;
@@ -86,7 +87,7 @@ impl Grade {
 
 /// Every built-in provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER, redshift::PROVIDER, bigquery::PROVIDER];
+    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER, redshift::PROVIDER, bigquery::PROVIDER, snowflake::PROVIDER];
     PROVIDERS
 }
 

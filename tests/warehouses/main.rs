@@ -18,6 +18,7 @@ mod fakes;
 mod own_connector;
 mod process;
 mod redshift;
+mod snowflake;
 mod suite;
 
 #[path = "../cli/project.rs"]

@@ -3,3 +3,4 @@ pub mod databricks;
 
 pub mod redshift;
 pub mod bigquery;
+pub mod snowflake;
