@@ -21,9 +21,9 @@ mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;
-pub mod statement;
 pub mod redshift;
 pub mod snowflake;
+pub mod statement;
 mod steps;
 pub mod task;
 mod text;
@@ -87,7 +87,14 @@ impl Grade {
 
 /// Every built-in provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER, redshift::PROVIDER, bigquery::PROVIDER, snowflake::PROVIDER];
+    static PROVIDERS: &[Provider] = &[
+        local::PROVIDER,
+        postgres::PROVIDER,
+        bigquery::PROVIDER,
+        databricks::PROVIDER,
+        redshift::PROVIDER,
+        snowflake::PROVIDER,
+    ];
     PROVIDERS
 }
 

@@ -11,8 +11,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod databricks;
 mod bigquery;
+mod databricks;
 mod embedded;
 mod fakes;
 mod own_connector;
