@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, MapArray, NullArray, StringArray, StructArray, new_null_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StringArray, StructArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -41,7 +39,6 @@ pub(super) fn adapt(array: &ArrayRef, field: &Field, misfits: &mut Misfits) -> R
             let array = array.as_primitive::<TimestampMicrosecondType>().clone();
             Ok(Arc::new(array.with_timezone(zone.clone())))
         }
-        (_, DataType::Null) => Ok(Arc::new(NullArray::new(array.len()))),
         (DataType::List(_), DataType::List(item)) => {
             let list = array.as_list::<i32>();
             let values = inside(list.values(), item)?;
@@ -95,7 +92,7 @@ fn is_carried(from: &DataType, to: &DataType) -> bool {
     (is_text(from)
         && (is_text(to) || is_number(to) || matches!(to, Boolean | Date32 | Timestamp(_, _) | Decimal128(_, _))))
         || (is_number(from) && is_number(to))
-        || matches!((from, to), (LargeBinary, Binary) | (Timestamp(_, Some(_)), Timestamp(_, _)))
+        || matches!((from, to), (LargeBinary, Binary) | (Timestamp(_, _), Timestamp(_, _)))
 }
 
 fn convert(array: &ArrayRef, field: &Field, misfits: &mut Misfits) -> Result<ArrayRef, WarehouseError> {

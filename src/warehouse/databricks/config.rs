@@ -22,7 +22,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         kind: ParameterKind::Text,
         required: true,
         default: None,
-        help: "\"HTTP path\" of the SQL warehouse: /sql/1.0/warehouses/<id>",
+        help: "\"HTTP path\" of the SQL warehouse, for example /sql/1.0/warehouses/abcdef0123456789",
     },
     Parameter {
         name: "access_token",

@@ -45,12 +45,13 @@ pub(super) fn said(body: &str) -> String {
 
 /// Is it the credential that is refused? (An unknown personal access token is refused with 403.)
 pub(super) fn is_login(refusal: &Refusal) -> bool {
-    let said = || refusal.body.to_ascii_lowercase();
+    const WORDS: &[&str] = &["invalid access token", "invalid token", "token expired", "token is expired"];
     match refusal.status.as_u16() {
         401 => true,
-        400 | 403 => ["invalid access token", "invalid token", "token expired", "token is expired"]
-            .iter()
-            .any(|t| said().contains(t)),
+        400 | 403 => {
+            let said = said(&refusal.body).to_ascii_lowercase();
+            WORDS.iter().any(|words| said.starts_with(words))
+        }
         _ => false,
     }
 }
@@ -69,8 +70,16 @@ pub(super) fn of_refusal(refusal: Refusal, what: &str, said: &str, sent: Option<
             WarehouseError::configuration(format!("{what} was refused: {said}"))
                 .with_hint("check `http_path`: the SQL warehouse does not exist (any more) in this workspace")
         }
+        400 if lower.contains("external_links") => {
+            WarehouseError::configuration(format!("{what} was refused: {said}"))
+                .with_hint("results come through links to the workspace's storage (EXTERNAL_LINKS): have Databricks' support allow them")
+        }
         400 | 413 if sent.is_some() => of_text(&code, "", said, sent),
         403 if sqlstate(said).is_some() => of_text(&code, "", said, sent),
+        403 if lower.contains("ip acl") || lower.contains("ip access list") => {
+            WarehouseError::configuration(format!("{what} was refused: {said}"))
+                .with_hint("allow this machine's address in the IP access lists of the workspace")
+        }
         403 => WarehouseError::configuration(format!("{what} was refused: {said}")).with_hint(WAREHOUSE_HINT),
         404 if sent.is_some() && sqlstate(said).is_some() => of_text(&code, "", said, sent),
         _ => refusal.into_error(what, said),
@@ -262,6 +271,53 @@ mod tests {
             if kind == Configuration && !message.contains("CATALOG_NOT") {
                 assert!(error.hint.unwrap().contains("GRANT"));
             }
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        use WarehouseErrorKind::{Configuration, Retry, Sql};
+        let sent = Some(Sent { sql: "SELECT 1", lines_before: 0 });
+        for (status, body, kind, hint) in [
+            (
+                403,
+                r#"{"error_code":"PERMISSION_DENIED","message":"You are not allowed to use this."}"#,
+                Configuration,
+                "CAN USE",
+            ),
+            (
+                403,
+                r#"{"error_code":"403","message":"Source IP address: 1.2.3.4 is blocked by Databricks IP ACL"}"#,
+                Configuration,
+                "IP access lists",
+            ),
+            (
+                400,
+                r#"{"error_code":"INVALID_PARAMETER_VALUE","message":"x is not a valid endpoint id."}"#,
+                Configuration,
+                "http_path",
+            ),
+            (404, r#"{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"gone"}"#, Configuration, "http_path"),
+            (
+                400,
+                r#"{"error_code":"BAD_REQUEST","message":"disposition EXTERNAL_LINKS is disabled"}"#,
+                Configuration,
+                "support",
+            ),
+            (400, r#"{"error_code":"BAD_REQUEST","message":"[PARSE_SYNTAX_ERROR] x. SQLSTATE: 42601"}"#, Sql, ""),
+            (503, r#"{"error_code":"TEMPORARILY_UNAVAILABLE","message":"busy"}"#, Retry { after: None }, "try again"),
+        ] {
+            let status = reqwest::StatusCode::from_u16(status).unwrap();
+            let refusal = Refusal { status, retry_after: None, body: body.into() };
+            assert!(!is_login(&refusal), "{body}");
+            let error = of_refusal(refusal, "the query", &said(body), sent);
+            assert_eq!(error.kind, kind, "{body}");
+            assert!(error.hint.unwrap_or_default().contains(hint), "{body}");
+        }
+        for (status, body) in [(401, ""), (403, r#"{"error_code":"403","message":"Invalid access token. [ReqId: 1]"}"#)]
+        {
+            let status = reqwest::StatusCode::from_u16(status).unwrap();
+            assert!(is_login(&Refusal { status, retry_after: None, body: body.into() }));
         }
     }
 

@@ -94,7 +94,7 @@ impl<'a> Parser<'a> {
                     _ => return None,
                 };
                 let fits = (1..=38).contains(&precision) && (0..=precision).contains(&scale);
-                fits.then(|| DataType::Decimal128(precision as u8, scale as i8)).and_then(plain)
+                fits.then_some(DataType::Decimal128(precision as u8, scale as i8)).and_then(plain)
             }
             "string" | "varchar" | "char" => {
                 self.numbers()?;
