@@ -299,6 +299,10 @@ impl Session {
         if let Some(limit) = upper.strip_prefix("SET STATEMENT_TIMEOUT TO ") {
             self.statement_timeout.store(limit.trim().parse().unwrap_or(0), Ordering::SeqCst);
         }
+        // a setting of Redshift's own
+        if upper.starts_with("SET QUERY_GROUP") {
+            return Some(sql.replace("query_group", "redshift.query_group"));
+        }
         if upper.starts_with("BEGIN") {
             self.read_only.store(upper.contains("READ ONLY"), Ordering::SeqCst);
         }
