@@ -20,6 +20,8 @@ pub(super) static REDSHIFT: Dialect = Dialect {
     classify,
     unreachable: "is the cluster running (not paused), and may this machine reach it (publicly accessible or in its VPC; \
                   security group open for this address and port)?",
+    unknown_login: "the user's password is stored as a SHA-256 hash, for which Redshift asks for a login of its own kind: \
+                    set it again in clear or as an MD5 hash (ALTER USER … PASSWORD '…'), or use temporary credentials",
 };
 
 const AGAIN: WarehouseErrorKind = Retry { after: None };
