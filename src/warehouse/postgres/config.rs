@@ -146,10 +146,13 @@ impl<'a> Reading<'a> {
             .with_hint(format!("`{name}` is {want}"))
     }
 
+    pub(in crate::warehouse) fn default(&self, name: &str) -> Option<&'static str> {
+        self.declared.iter().find(|p| p.name == name).and_then(|p| p.default)
+    }
+
     /// As given or by default.
     pub(in crate::warehouse) fn text(&self, name: &str) -> &'a str {
-        let default = || self.declared.iter().find(|p| p.name == name).and_then(|p| p.default);
-        self.params.text(name).or_else(default).unwrap_or_default()
+        self.params.text(name).or_else(|| self.default(name)).unwrap_or_default()
     }
 
     pub(in crate::warehouse) fn duration(&self, name: &str) -> Result<Duration, WarehouseError> {

@@ -277,6 +277,9 @@ impl Connector {
                 .with_hint(format!("is it a {} server, and are its connections not used up?", self.dialect.product));
         }
         let mut failed = WarehouseError::configuration(format!("the login failed: {}", chain(error)));
+        if failed.message.contains("unknown authentication tag") {
+            return failed.with_hint(self.dialect.unknown_login);
+        }
         failed.hint = Some(match &self.config.password {
             None => "the server asks for a password: set `password`, for example `${env:APP_DB_PASSWORD}`".to_string(),
             Some(_) => "check `user`, `password`, and the server's login method (scram-sha-256 or md5)".to_string(),

@@ -25,6 +25,8 @@ pub(in crate::warehouse) struct Dialect {
     pub classify: fn(&DbError) -> Verdict,
     /// What to do when nobody answers at its address.
     pub unreachable: &'static str,
+    /// What to do when it asks for a kind of login that the client does not know.
+    pub unknown_login: &'static str,
 }
 
 pub(in crate::warehouse) static POSTGRES: Dialect = Dialect {
@@ -34,6 +36,7 @@ pub(in crate::warehouse) static POSTGRES: Dialect = Dialect {
     unknown_types: false,
     classify: |db| error::classify(db.code()),
     unreachable: "is the server up, and does it listen there (`listen_addresses`, `port`, firewall)?",
+    unknown_login: "let the server take a password for this user (scram-sha-256 or md5 in pg_hba.conf)",
 };
 
 /// What a session begins with. Texts that the server renders (for types that have no decoder here) must not depend on

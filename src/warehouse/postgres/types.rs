@@ -117,7 +117,9 @@ fn plan_column(name: &str, carrier: Carrier, rendering: Rendering) -> ColumnPlan
         Carrier::Int64 | Carrier::UInt32 => (DataType::Int64, false),
         Carrier::Float32 => (DataType::Float32, false),
         Carrier::Float64 => (DataType::Float64, false),
-        Carrier::Decimal { precision, scale } => (DataType::Decimal128(precision, scale), false),
+        Carrier::Decimal { precision, scale } | Carrier::DecimalText { precision, scale } => {
+            (DataType::Decimal128(precision, scale), false)
+        }
         Carrier::Date => (DataType::Date32, false),
         Carrier::Timestamp => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
         Carrier::Bytes => (DataType::Binary, false),

@@ -145,8 +145,10 @@ impl RedshiftConfig {
                 ));
             }
         };
-        let port = match (endpoint.port, params.text("port")) {
-            (Some(port), Some(given)) if given.trim() != port.to_string() => {
+        // what was left out may have been filled in with its default
+        let given = |name: &str| params.text(name).map(str::trim).filter(|value| Some(*value) != read.default(name));
+        let port = match (endpoint.port, given("port")) {
+            (Some(port), Some(given)) if given != port.to_string() => {
                 return Err(read.invalid("port", "left out when the endpoint names another"));
             }
             (Some(port), _) => port,
@@ -178,7 +180,7 @@ impl RedshiftConfig {
             Some(location) => Some(UnloadConfig::read(&read, location, connect_timeout, idle_timeout)?),
             None => {
                 let alone = ["unload_role", "s3_region", "s3_endpoint", "s3_access_key_id"];
-                if let Some(name) = alone.into_iter().find(|name| params.text(name).is_some()) {
+                if let Some(name) = alone.into_iter().find(|name| given(name).is_some()) {
                     return Err(read.invalid(name, "of use with `unload_bucket` only"));
                 }
                 None
@@ -281,6 +283,8 @@ mod tests {
         assert_eq!((config.server.host.as_str(), config.server.port), ("h.example.com", 5440));
         assert_eq!((config.server.database.as_str(), config.fetch_rows), ("dev", 10_000));
         assert!(config.unload.is_none());
+        let filled_in = RedshiftConfig::from_params(&params(&[("port", "5439"), ("unload_role", "default")])).unwrap();
+        assert_eq!(filled_in.server.port, 5440);
         let config = RedshiftConfig::from_params(&params(&[("unload_bucket", "s3://b/p/q/")])).unwrap();
         let unload = config.unload.unwrap();
         assert_eq!((unload.bucket.as_str(), unload.prefix.as_str(), unload.role), ("b", "p/q", Role::Default));
@@ -290,7 +294,7 @@ mod tests {
     fn a_faulty_parameter_is_named_with_what_it_takes() {
         for (values, name) in [
             (&[("host", "other")][..], "host"),
-            (&[("port", "5439")], "port"),
+            (&[("port", "5441")], "port"),
             (&[("database", "other")], "database"),
             (&[("endpoint", "https://h")], "endpoint"),
             (&[("fetch_rows", "0")], "fetch_rows"),
@@ -300,7 +304,7 @@ mod tests {
             (&[("unload_bucket", "s3://b"), ("unload_role", "x' y")], "unload_role"),
             (&[("unload_bucket", "s3://b"), ("s3_endpoint", "http://s3.example.com")], "s3_endpoint"),
             (&[("unload_bucket", "s3://b"), ("s3_access_key_id", "a")], "s3_access_key_id"),
-            (&[("unload_role", "default")], "unload_role"),
+            (&[("unload_role", "arn:aws:iam::1:role/r")], "unload_role"),
         ] {
             let error = RedshiftConfig::from_params(&params(values)).unwrap_err();
             assert!(error.message.contains(name), "{error}");

@@ -21,11 +21,12 @@ use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{CancelToken, Row, Statement};
 
 use super::config::RedshiftConfig;
-use super::session::{Described, begin};
+use super::session::{Way, begin};
 use crate::warehouse::postgres::connect::Connector;
 use crate::warehouse::postgres::decode::RowDecoder;
 use crate::warehouse::postgres::error::{Sent, of_stopped};
 use crate::warehouse::postgres::session::Session;
+use crate::warehouse::postgres::types::Plan;
 use crate::warehouse::task::{Batches, End, StopQuery, start as start_task};
 use crate::warehouse::text::human;
 use crate::warehouse::{QueryOptions, RunningQuery, WarehouseError};
@@ -66,7 +67,8 @@ impl StopQuery for Stop {
 /// What the reading task works with.
 struct Cursor {
     session: Session,
-    described: Described,
+    plan: Plan,
+    way: Way,
     statement: String,
     sql: String,
     /// Characters of ours before the model's SQL.
@@ -83,18 +85,20 @@ pub(super) fn start(
     connector: Arc<Connector>,
     config: &RedshiftConfig,
     session: Session,
-    described: Described,
+    plan: Plan,
+    way: Way,
     sql: &str,
     options: &QueryOptions,
 ) -> RunningQuery {
-    let (inner, inner_prefix) = described.plan.statement(sql, options.limit);
+    let (inner, inner_prefix) = plan.statement(sql, options.limit);
     // lines of its own: the SQL may begin or end in a comment
     let before = "DECLARE cc_rows CURSOR FOR\n";
     let stop = Stop { connector: connector.clone(), token: session.client.cancel_token(), peer: session.peer };
-    let schema = described.plan.schema.clone();
+    let schema = plan.schema.clone();
     let cursor = Cursor {
         session,
-        described,
+        plan,
+        way,
         statement: format!("{before}{inner}"),
         sql: sql.to_string(),
         prefix: before.chars().count() + inner_prefix,
@@ -110,8 +114,7 @@ pub(super) fn start(
 impl Cursor {
     async fn read(mut self, mut batches: Batches) -> Result<End, WarehouseError> {
         let mut fetch = self.declare().await?;
-        let plan = &self.described.plan;
-        let mut decoder = RowDecoder::new(plan.schema.clone(), plan.carriers(), self.batch_rows);
+        let mut decoder = RowDecoder::new(self.plan.schema.clone(), self.plan.carriers(), self.batch_rows);
         let mut first = true;
         loop {
             let fetched = match self.fetch(&fetch, first, &mut decoder, &mut batches).await {
@@ -120,7 +123,7 @@ impl Cursor {
                     tracing::debug!("a single-node cluster: {SINGLE_NODE_ROWS} rows at a time");
                     self.fetch_rows = SINGLE_NODE_ROWS;
                     self.session.execute("ROLLBACK", None).await?;
-                    begin(&mut self.session, self.described.way).await?;
+                    begin(&mut self.session, self.way).await?;
                     fetch = self.declare().await?;
                     continue;
                 }

@@ -20,9 +20,14 @@ pub(super) static REDSHIFT: Dialect = Dialect {
     classify,
     unreachable: "is the cluster running (not paused), and may this machine reach it (publicly accessible or in its VPC; \
                   security group open for this address and port)?",
+    unknown_login: "the user's password is stored as a SHA-256 hash, for which Redshift asks for a login of its own kind: \
+                    set it again in clear or as an MD5 hash (ALTER USER … PASSWORD '…'), or use temporary credentials",
 };
 
 const AGAIN: WarehouseErrorKind = Retry { after: None };
+
+const GRANT: &str = "grant the connection's user the right to read: GRANT USAGE ON SCHEMA … TO …; GRANT SELECT ON … TO …; \
+                     see docs/warehouses/redshift.md";
 
 /// What can be told from the words of a message or its detail, in lower case.
 const WORDS: &[(&str, WarehouseErrorKind, &str)] = &[
@@ -66,11 +71,8 @@ const WORDS: &[(&str, WarehouseErrorKind, &str)] = &[
         Configuration,
         "check `unload_bucket`, its region (`s3_region`) and the rights of `unload_role`",
     ),
-    (
-        "missing permissions",
-        Configuration,
-        "grant the connection's user the right to read: GRANT USAGE ON SCHEMA … TO …; GRANT SELECT ON … TO …; see docs/warehouses/redshift.md",
-    ),
+    ("missing permissions", Configuration, GRANT),
+    ("permission denied", Configuration, GRANT),
     (
         "not supported on redshift tables",
         Sql,
@@ -82,13 +84,7 @@ const WORDS: &[(&str, WarehouseErrorKind, &str)] = &[
 fn classify(db: &DbError) -> Verdict {
     let said = format!("{} {}", db.message(), db.detail().unwrap_or_default());
     by_words(&said, db.code().code()).unwrap_or_else(|| match error::classify(db.code()) {
-        (Configuration, _) if db.code().code() == "42501" => (
-            Configuration,
-            Some(
-                "grant the connection's user the right to read: GRANT USAGE ON SCHEMA … TO …; GRANT SELECT ON … TO …; \
-                 see docs/warehouses/redshift.md",
-            ),
-        ),
+        (Configuration, _) if db.code().code() == "42501" => (Configuration, Some(GRANT)),
         other => other,
     })
 }

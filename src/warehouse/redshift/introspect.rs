@@ -2,7 +2,7 @@
 //! tables too).
 
 use super::dialect::quote_name;
-use super::types;
+use super::types::{self, Via};
 use crate::values::ValueType;
 use crate::warehouse::postgres::error::Sent;
 use crate::warehouse::postgres::session::Session;
@@ -53,7 +53,7 @@ pub(super) async fn columns(
         .iter()
         .zip(session.server_types.last())
         .map(|(column, oid)| {
-            let (carrier, rendering) = types::plan(oid, column.type_modifier()).ok()?;
+            let (carrier, rendering) = types::plan(oid, column.type_modifier(), Via::Cursor).ok()?;
             let plan = Plan::of(std::iter::once((column.name(), carrier, rendering)));
             Some((column.name(), ValueType::of(plan.schema.field(0)).map(|t| t.to_string())?))
         })

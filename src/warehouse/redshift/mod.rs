@@ -32,9 +32,11 @@ use async_trait::async_trait;
 
 use self::config::RedshiftConfig;
 use self::session::{Described, Way};
+use self::types::Via;
 use super::postgres::connect::Connector;
 use super::postgres::session::Session;
 use super::postgres::sql::{ReadingStatement, Strings, reading_statement};
+use super::postgres::types::Plan;
 use super::steps::Trace;
 use super::{
     ColumnInfo, CostEstimate, Grade, Maturity, Provider, QueryOptions, RunningQuery, TableInfo, TestStep, Warehouse,
@@ -108,12 +110,25 @@ impl Redshift {
         let attempt = async {
             let statement = reading_statement("SELECT 1 AS one", Strings::Escapes)?;
             let (session, described) = self.describe_for_reading(&statement, None).await?;
-            let plan = unload::plan(described, &statement, &QueryOptions::default())
-                .map_err(|d| WarehouseError::bug(format!("one row cannot be unloaded: {:?}", d.plan)))?;
+            let plan = unload::plan(&described, &statement, &QueryOptions::default())?
+                .ok_or_else(|| WarehouseError::bug("one row cannot be unloaded"))?;
             let reading = unload::Unloading::new(self.connector.clone(), bucket.clone(), session, plan);
             unload::test(reading).await
         };
         let _ = trace.step("unload", attempt, |()| format!("a row through {}", bucket.url())).await;
+    }
+
+    /// Both ways of reading, as far as they are open.
+    #[expect(clippy::type_complexity, reason = "of one use")]
+    fn plan(
+        &self,
+        described: &Described,
+        statement: &ReadingStatement,
+        options: &QueryOptions,
+    ) -> Result<(Plan, Option<(Arc<unload::Bucket>, unload::UnloadPlan)>), WarehouseError> {
+        let cursor = described.plan(Via::Cursor)?;
+        let Some(bucket) = &self.bucket else { return Ok((cursor, None)) };
+        Ok((cursor, unload::plan(described, statement, options)?.map(|plan| (bucket.clone(), plan))))
     }
 
     /// A session, and what the statement returns. Inside its transaction.
@@ -170,7 +185,7 @@ impl Warehouse for Redshift {
         let statement = reading_statement(sql, Strings::Escapes)?;
         let (session, described) = self.describe_for_reading(&statement, None).await?;
         session.close().await;
-        Ok(described.plan.schema)
+        Ok(described.plan(Via::Cursor)?.schema)
     }
 
     async fn estimate(&self, sql: &str) -> Result<Option<CostEstimate>, WarehouseError> {
@@ -184,17 +199,18 @@ impl Warehouse for Redshift {
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
         let statement = reading_statement(sql, Strings::Escapes)?;
         let (session, described) = self.describe_for_reading(&statement, options.timeout).await?;
-        let described = match &self.bucket {
-            Some(bucket) => match unload::plan(described, &statement, options) {
-                Ok(plan) => {
-                    let connector = self.connector.clone();
-                    let reading = unload::Unloading::new(connector, bucket.clone(), session, plan);
-                    return Ok(unload::start(reading, options));
-                }
-                Err(described) => described,
-            },
-            None => described,
+        let (cursor, unload) = match self.plan(&described, &statement, options) {
+            Ok(plans) => plans,
+            Err(e) => {
+                session.close().await;
+                return Err(e);
+            }
         };
-        Ok(cursor::start(self.connector.clone(), &self.config, session, described, &statement.text, options))
+        if let Some((bucket, plan)) = unload {
+            let reading = unload::Unloading::new(self.connector.clone(), bucket, session, plan);
+            return Ok(unload::start(reading, options));
+        }
+        let connector = self.connector.clone();
+        Ok(cursor::start(connector, &self.config, session, cursor, described.way, &statement.text, options))
     }
 }

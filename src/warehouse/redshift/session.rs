@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::config::RedshiftConfig;
 use super::dialect;
-use super::types;
+use super::types::{self, Via};
 use crate::warehouse::WarehouseError;
 use crate::warehouse::postgres::describe::describe as describe_statement;
 use crate::warehouse::postgres::session::Session;
@@ -23,8 +23,27 @@ pub(super) enum Way {
 /// What a statement returns, and the transaction in which it could be described.
 #[derive(Debug)]
 pub(super) struct Described {
-    pub plan: Plan,
+    columns: Vec<Column>,
     pub way: Way,
+}
+
+#[derive(Debug)]
+struct Column {
+    name: String,
+    oid: u32,
+    type_modifier: i32,
+}
+
+impl Described {
+    /// How its rows are read. Both ways give the same schema.
+    pub(super) fn plan(&self, via: Via) -> Result<Plan, WarehouseError> {
+        let mut planned = Vec::with_capacity(self.columns.len());
+        for Column { name, oid, type_modifier } in &self.columns {
+            let (carrier, rendering) = types::plan(*oid, *type_modifier, via).map_err(|e| e.of(name))?;
+            planned.push((name.as_str(), carrier, rendering));
+        }
+        Ok(Plan::of(planned.into_iter()))
+    }
 }
 
 /// Makes the settings of a new session.
@@ -59,11 +78,10 @@ pub(super) async fn describe(session: &mut Session, statement: &ReadingStatement
         }
         prepared => (prepared?, Way::ReadOnly),
     };
-    let columns = prepared.columns().iter().zip(session.server_types.last());
-    let mut planned = Vec::with_capacity(prepared.columns().len());
-    for (column, oid) in columns {
-        let (carrier, rendering) = types::plan(oid, column.type_modifier()).map_err(|e| e.of(column.name()))?;
-        planned.push((column.name(), carrier, rendering));
-    }
-    Ok(Described { plan: Plan::of(planned.into_iter()), way })
+    let columns = prepared.columns().iter().zip(session.server_types.last()).map(|(column, oid)| Column {
+        name: column.name().to_string(),
+        oid,
+        type_modifier: column.type_modifier(),
+    });
+    Ok(Described { columns: columns.collect(), way })
 }

@@ -30,8 +30,15 @@ impl Refused {
     }
 }
 
+/// How rows come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    Cursor,
+    Parquet,
+}
+
 /// The decoder of a type, and what the server is asked to render.
-pub(super) fn plan(oid: u32, type_modifier: i32) -> Result<(Carrier, Rendering), Refused> {
+pub(super) fn plan(oid: u32, type_modifier: i32, via: Via) -> Result<(Carrier, Rendering), Refused> {
     use Rendering::{AsIs, Between, Text};
     // every database of Redshift is UTF-8
     let text = Carrier::Text { validated: true };
@@ -54,7 +61,14 @@ pub(super) fn plan(oid: u32, type_modifier: i32) -> Result<(Carrier, Rendering),
         Type::OID => (Carrier::UInt32, AsIs),
         Type::FLOAT4 => (Carrier::Float32, AsIs),
         Type::FLOAT8 => (Carrier::Float64, AsIs),
-        Type::NUMERIC => (numeric_carrier(type_modifier), AsIs),
+        // The binary form of a numeric has differed from cluster version to cluster version, and from PostgreSQL's
+        // (npgsql/npgsql#3843 and #3919): it is never asked for. Texts are exact, and so is Parquet.
+        Type::NUMERIC => match (numeric_carrier(type_modifier), via) {
+            (Carrier::Decimal { precision, scale }, Via::Cursor) => (Carrier::DecimalText { precision, scale }, Text),
+            (Carrier::Decimal { precision, scale }, Via::Parquet) => (Carrier::Decimal { precision, scale }, AsIs),
+            (_, Via::Cursor) => (text, Text),
+            (_, Via::Parquet) => (text, AsIs),
+        },
         Type::TEXT | Type::VARCHAR | Type::NAME | Type::UNKNOWN => (text, AsIs),
         Type::BPCHAR => (Carrier::PaddedText { validated: true }, AsIs),
         Type::DATE => (Carrier::Date, AsIs),
@@ -71,11 +85,20 @@ mod tests {
 
     #[test]
     fn types_of_redshifts_own_are_rendered_or_refused_with_a_way_out() {
-        assert_eq!(plan(SUPER, -1).unwrap().0, Carrier::Json { validated: true });
-        assert_eq!(plan(VARBYTE, -1).unwrap().1, Rendering::Between("FROM_VARBYTE(", ", 'hex')"));
-        assert!(plan(HLLSKETCH, -1).unwrap_err().of("x").hint.unwrap().contains("HLL_CARDINALITY"));
-        assert!(plan(Type::TEXT_ARRAY.oid(), -1).unwrap_err().of("x").message.contains("`x`"));
-        assert!(plan(99_999, -1).is_err());
+        assert_eq!(plan(SUPER, -1, Via::Cursor).unwrap().0, Carrier::Json { validated: true });
+        assert_eq!(plan(VARBYTE, -1, Via::Parquet).unwrap().1, Rendering::Between("FROM_VARBYTE(", ", 'hex')"));
+        assert!(plan(HLLSKETCH, -1, Via::Cursor).unwrap_err().of("x").hint.unwrap().contains("HLL_CARDINALITY"));
+        assert!(plan(Type::TEXT_ARRAY.oid(), -1, Via::Cursor).unwrap_err().of("x").message.contains("`x`"));
+        assert!(plan(99_999, -1, Via::Cursor).is_err());
+    }
+
+    #[test]
+    fn a_numeric_never_comes_in_its_binary_form() {
+        let declared = ((12 << 16) | 2) + 4;
+        let decimal = (Carrier::DecimalText { precision: 12, scale: 2 }, Rendering::Text);
+        assert_eq!(plan(Type::NUMERIC.oid(), declared, Via::Cursor), Ok(decimal));
+        assert_eq!(plan(Type::NUMERIC.oid(), -1, Via::Cursor).unwrap().1, Rendering::Text);
+        assert_eq!(plan(Type::NUMERIC.oid(), declared, Via::Parquet).unwrap().1, Rendering::AsIs);
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Subject for World {
     fn sql(&self, ask: Ask) -> Option<String> {
         Some(match ask {
             Ask::Types => "SELECT 9223372036854775807::bigint AS bigint, 7::smallint AS smallint, 8 AS integer,
-                '12345678901234567890.123456789'::numeric(38,9) AS numeric, -0.05::numeric(10,2) AS small,
+                '12345678901234567890.123456789'::numeric(38,9) AS numeric, '-0.05'::numeric(10,2) AS small,
                 0.1::float8 AS float8, 0.5::float4 AS real, true AS boolean, 'a'::varchar(10) AS varchar, 'DE'::char(5) AS char,
                 DATE '2026-02-28' AS date, TIMESTAMP '2026-02-28 16:30:15.123456' AS timestamp,
                 TIMESTAMPTZ '2026-02-28T16:30:15.123456+01' AS timestamptz, TIME '16:30:15' AS time,

@@ -73,6 +73,13 @@ async fn a_session_of_redshift() {
     let error = open(&world, &[]).estimate("SELECT nope FROM people").await.unwrap_err();
     assert!(error.message.contains("LINE 1") && error.message.contains('^'), "{error}");
 
+    // whatever a cluster's binary form of a numeric is, it is not asked for
+    let (_, batches) =
+        read(&*open(&world, &[]), "SELECT '-12.30'::numeric(8,2) AS a, 1.5::numeric AS b").await.unwrap();
+    assert_eq!((cells(&batches, "a"), cells(&batches, "b")), (vec![Some("-12.30".into())], vec![Some("1.5".into())]));
+    let declared = state.statements.lock().unwrap().iter().rfind(|s| s.starts_with("DECLARE")).cloned().unwrap();
+    assert!(declared.contains("c0::text AS c0, c1::text AS c1"), "{declared}");
+
     // duplicate and odd names
     let (schema, batches) =
         read(&*open(&world, &[]), "SELECT 1 AS a, 2 AS a, '{}'::jsonb AS \"Ä \"\"b\"").await.unwrap();
@@ -114,6 +121,11 @@ async fn the_clusters_trouble_is_told_with_what_to_do() {
         assert!(!steps.last().unwrap().ok && steps.last().unwrap().step == "log in", "{steps:?}");
     }
     *state.fail_logins.lock().unwrap() = None;
+    state.digest_logins.store(true, Ordering::SeqCst);
+    let error = open(&world, &[]).describe("SELECT 1 AS a").await.unwrap_err();
+    assert_eq!(error.kind, Configuration);
+    assert!(error.hint.clone().unwrap_or_default().contains("SHA-256"), "{error:?}");
+    state.digest_logins.store(false, Ordering::SeqCst);
 
     // rows that stop coming
     state.stall_after_rows.store(3000, Ordering::SeqCst);

@@ -31,6 +31,7 @@ use super::config::Role;
 use super::cursor::{Stop, failed};
 use super::dialect::quote_text;
 use super::session::Described;
+use super::types::Via;
 use crate::warehouse::postgres::connect::Connector;
 use crate::warehouse::postgres::session::Session;
 use crate::warehouse::postgres::sql::ReadingStatement;
@@ -48,24 +49,24 @@ pub(super) struct UnloadPlan {
     parallel: bool,
 }
 
-/// How a described statement is unloaded; gives it back when it has to go through the cursor.
+/// How a described statement is unloaded; none when it has to go through the cursor.
 pub(super) fn plan(
-    described: Described,
+    described: &Described,
     statement: &ReadingStatement,
     options: &QueryOptions,
-) -> Result<UnloadPlan, Described> {
+) -> Result<Option<UnloadPlan>, WarehouseError> {
     if options.limit.is_some() {
-        return Err(described);
+        return Ok(None);
     }
+    let plan = described.plan(Via::Parquet)?;
     // UNLOAD takes no LIMIT outside parentheses, and files have no two columns of one name
-    let wrap = !described.plan.is_as_is() || statement.is_limited || !has_distinct_names(&described.plan);
+    let wrap = !plan.is_as_is() || statement.is_limited || !has_distinct_names(&plan);
     if wrap && statement.is_ordered {
         tracing::info!("a result in order that has to be rendered is read through a cursor, not through S3");
-        return Err(described);
+        return Ok(None);
     }
-    let plan = described.plan;
     let select = if wrap { plan.wrapped(&statement.text, None).0 } else { statement.text.clone() };
-    Ok(UnloadPlan { plan, select, parallel: !statement.is_ordered })
+    Ok(Some(UnloadPlan { plan, select, parallel: !statement.is_ordered }))
 }
 
 fn has_distinct_names(plan: &Plan) -> bool {

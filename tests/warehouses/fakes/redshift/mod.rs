@@ -60,6 +60,8 @@ pub struct State {
     pub fail_next: Mutex<Vec<Refusal>>,
     /// Every login fails so.
     pub fail_logins: Mutex<Option<Refusal>>,
+    /// Passwords are stored as SHA-256 hashes: Redshift asks for a login of its own kind.
+    pub digest_logins: AtomicBool,
     unloading: Mutex<HashMap<Key, CancelToken>>,
     cancelled: Mutex<HashSet<Key>>,
 }
@@ -89,6 +91,7 @@ impl FakeRedshift {
             stall_after_rows: AtomicU64::new(0),
             fail_next: Mutex::default(),
             fail_logins: Mutex::default(),
+            digest_logins: AtomicBool::new(false),
             unloading: Mutex::default(),
             cancelled: Mutex::default(),
         });
@@ -168,6 +171,10 @@ async fn session(mut client: TcpStream, code: i32, startup: Vec<u8>, state: Arc<
         let refused = error(&refusal, "FATAL", None);
         client.write_all(&refused).await?;
         return client.shutdown().await;
+    }
+    if state.digest_logins.load(Ordering::SeqCst) {
+        client.write_all(&[&b"R\0\0\0\x14\0\0\0\x0d"[..], &[0; 12]].concat()).await?;
+        return client.read(&mut [0]).await.map(|_| ());
     }
     let mut backend = TcpStream::connect(("127.0.0.1", state.backend)).await?;
     backend.set_nodelay(true)?;
@@ -298,6 +305,10 @@ impl Session {
         let upper = sql.trim_start().to_uppercase();
         if let Some(limit) = upper.strip_prefix("SET STATEMENT_TIMEOUT TO ") {
             self.statement_timeout.store(limit.trim().parse().unwrap_or(0), Ordering::SeqCst);
+        }
+        // a setting of Redshift's own
+        if upper.starts_with("SET QUERY_GROUP") {
+            return Some(sql.replace("query_group", "redshift.query_group"));
         }
         if upper.starts_with("BEGIN") {
             self.read_only.store(upper.contains("READ ONLY"), Ordering::SeqCst);

@@ -1,6 +1,9 @@
 //! What Redshift refuses and PostgreSQL does not, with Redshift's own words (from its documentation and the trackers of
 //! clients that met them).
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+
 use regex::Regex;
 
 /// SQLSTATE and message.
@@ -21,7 +24,10 @@ const SETTINGS: &[&str] = &[
 pub const STARTUP: &[&str] = &["user", "database", "application_name", "client_encoding"];
 
 fn is(pattern: &str, sql: &str) -> bool {
-    Regex::new(&format!("(?is){pattern}")).expect("a pattern").is_match(sql)
+    static KNOWN: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().expect("no panic");
+    let regex = known.entry(pattern.to_string());
+    regex.or_insert_with(|| Regex::new(&format!("(?is){pattern}")).expect("a pattern")).is_match(sql)
 }
 
 /// Would Redshift refuse this statement of a client?
@@ -58,7 +64,9 @@ pub fn refusal(sql: &str) -> Option<Refusal> {
     if is(r"^(insert|update|delete|merge|create|alter|drop|truncate|grant|vacuum|copy)\b", sql) {
         return Some(("25006", "this client only reads".into()));
     }
-    if let Some(found) = Regex::new(r"(?is)^set\s+(\w+)\s*(?:to|=)\s*(.*)$").expect("a pattern").captures(sql) {
+    static SET: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?is)^set\s+(\w+)\s*(?:to|=)\s*(.*)$").expect("a pattern"));
+    if let Some(found) = SET.captures(sql) {
         let (name, value) = (found[1].to_lowercase(), found[2].trim().to_string());
         if !SETTINGS.contains(&name.as_str()) {
             return Some(("42704", format!("unrecognized configuration parameter \"{name}\"")));
