@@ -97,7 +97,7 @@ async fn try_dry_run(api: &Api, sql: &str) -> Result<Answer, Fault> {
 
 fn plan(api: &Api, answer: Answer) -> Result<Plan, WarehouseError> {
     let Answer { job_reference, statistics: Statistics { total_bytes_processed, query } } = answer;
-    let statement = query.statement_type.as_deref().unwrap_or("SELECT");
+    let statement = query.statement_type.as_deref().unwrap_or("UNKNOWN");
     if statement != "SELECT" {
         return Err(WarehouseError::sql(format!(
             "the SQL is a statement of type {statement}, which does not only read rows"

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
+use tonic::transport::Endpoint;
 
 use self::api::{Api, Fault};
 use self::config::BigQueryConfig;
@@ -75,7 +76,7 @@ pub const PROVIDER: Provider = Provider {
 struct BigQuery {
     config: Arc<BigQueryConfig>,
     /// Made with the first call.
-    services: OnceCell<(Arc<Api>, Arc<Storage>)>,
+    services: OnceCell<(Arc<Api>, Endpoint)>,
 }
 
 impl std::fmt::Debug for BigQuery {
@@ -89,11 +90,10 @@ impl BigQuery {
         Self { config: Arc::new(config), services: OnceCell::new() }
     }
 
-    async fn services(&self) -> Result<&(Arc<Api>, Arc<Storage>), WarehouseError> {
+    async fn services(&self) -> Result<&(Arc<Api>, Endpoint), WarehouseError> {
         let made = || async {
             let api = Arc::new(Api::new(self.config.clone()).await?);
-            let storage = Arc::new(Storage::new(api.clone())?);
-            Ok((api, storage))
+            Ok((api, storage::endpoint(&self.config)?))
         };
         self.services.get_or_try_init(made).await
     }
@@ -178,10 +178,11 @@ impl Warehouse for BigQuery {
 
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
         let ReadingStatement { text: sql } = reading_statement(sql)?;
-        let (api, storage) = self.services().await?;
+        let (api, endpoint) = self.services().await?;
         let plan = dry_run::dry_run(api, &sql).await?;
         let query = Arc::new(QueryJob::new(api.clone(), &plan));
-        let (stop, storage, schema) = (query.clone(), storage.clone(), plan.schema.clone());
+        let (stop, schema) = (query.clone(), plan.schema.clone());
+        let storage = Arc::new(Storage::new(api.clone(), endpoint));
         let limit = self.config.limit(options.timeout);
         let &QueryOptions { batch_rows, limit: rows, .. } = options;
         Ok(task::start(plan.schema, rows, stop, move |mut batches| async move {
@@ -190,8 +191,7 @@ impl Warehouse for BigQuery {
                 None => (sql.clone(), 0),
             };
             let table = query.run(&text, Sent { sql: &sql, lines_before }, limit).await?;
-            let ordered = rows.is_some() || is_ordered(&sql);
-            storage.read(&table, schema, ordered, batch_rows, &mut batches).await
+            storage.read(&table, schema, is_ordered(&sql), batch_rows, &mut batches).await
         }))
     }
 }

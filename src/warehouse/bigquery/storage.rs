@@ -28,6 +28,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use super::api::Api;
+use super::config::BigQueryConfig;
 use super::error::Asker;
 use super::ipc::Decoder;
 use super::stream::{Patience, RowStream, Stopped};
@@ -48,36 +49,41 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A silent connection is asked whether it still lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Reads results.
+/// Reads one result.
 pub(super) struct Storage {
     pub api: Arc<Api>,
     pub client: BigQueryReadClient<Channel>,
 }
 
+/// Where the Storage Read API is, and how it is reached. Connects to nothing.
+pub(super) fn endpoint(config: &BigQueryConfig) -> Result<Endpoint, WarehouseError> {
+    let invalid = |e: tonic::transport::Error| {
+        WarehouseError::configuration(format!("`storage_endpoint` cannot be used: {}", chain(&e)))
+    };
+    let endpoint = Endpoint::from_shared(config.storage_endpoint.to_string())
+        .map_err(invalid)?
+        .connect_timeout(config.connect_timeout)
+        .tcp_keepalive(Some(KEEP_ALIVE))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(config.idle_timeout)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .user_agent(concat!("cloud-connect/", env!("CARGO_PKG_VERSION")))
+        .map_err(invalid)?;
+    if config.storage_endpoint.scheme() != "https" {
+        return Ok(endpoint);
+    }
+    // without it, a TLS connection would have to guess between the providers that are linked in
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(invalid)
+}
+
 impl Storage {
-    /// Connects with the first call.
-    pub(super) fn new(api: Arc<Api>) -> Result<Self, WarehouseError> {
-        let config = &api.config;
-        let invalid = |e: tonic::transport::Error| {
-            WarehouseError::configuration(format!("`storage_endpoint` cannot be used: {}", chain(&e)))
-        };
-        let mut endpoint = Endpoint::from_shared(config.storage_endpoint.to_string())
-            .map_err(invalid)?
-            .connect_timeout(config.connect_timeout)
-            .tcp_keepalive(Some(KEEP_ALIVE))
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(config.idle_timeout)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .user_agent(concat!("cloud-connect/", env!("CARGO_PKG_VERSION")))
-            .map_err(invalid)?;
-        if config.storage_endpoint.scheme() == "https" {
-            // without it, a TLS connection would have to guess between the providers that are linked in
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(invalid)?;
-        }
+    /// Connects with the first call. Each result has a connection of its own: on a shared one, a result whose reader is
+    /// slow would take up what may be under way, and hold back the others.
+    pub(super) fn new(api: Arc<Api>, endpoint: &Endpoint) -> Self {
         let client = BigQueryReadClient::new(endpoint.connect_lazy()).max_decoding_message_size(MESSAGE_BYTES);
-        Ok(Self { api, client })
+        Self { api, client }
     }
 
     /// Hands over the rows of `table` as batches of `schema`; `ordered`: in their order.
@@ -93,13 +99,12 @@ impl Storage {
         let table = format!("projects/{project_id}/datasets/{dataset_id}/tables/{table_id}");
         let asker = self.api.asker().await;
         let session = self.session_with_patience(&table, if ordered { 1 } else { STREAMS }, &asker).await?;
-        // rows that one stream alone sends have one order, so another session's stream can stand in for it
-        let alone = session.streams.len() == 1;
         let (sender, mut receiver) = mpsc::channel(WAITING_BATCHES);
         // the tasks end with this call, however it ends
         let mut tasks = JoinSet::new();
         for stream in &session.streams {
-            let table = alone.then(|| table.clone());
+            // sorted rows come in their order from any session's only stream, so another session can stand in
+            let table = ordered.then(|| table.clone());
             let (name, decoder) = (stream.name.clone(), decoder(&session, &schema)?);
             let stream = RowStream::new(self.clone(), table, name, decoder, schema.clone(), sender.clone());
             tasks.spawn(stream.read_to_the_end(asker.clone()));

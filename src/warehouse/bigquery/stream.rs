@@ -87,7 +87,7 @@ impl Patience {
 /// One stream of a session, on its way to the reading task.
 pub(super) struct RowStream {
     storage: Arc<Storage>,
-    /// Given when the session has this stream only: then a session that has expired is made anew.
+    /// Given for sorted rows: then a session that has expired is made anew.
     table: Option<String>,
     name: String,
     decoder: Decoder,
@@ -120,9 +120,11 @@ impl RowStream {
 
     async fn read_on(&mut self, asker: &Asker) -> Result<(), WarehouseError> {
         let mut patience = Patience::default();
+        // sessions made anew without a new row since
+        let mut in_vain = 0;
         loop {
             let token = self.storage.api.tokens.token().await?;
-            let before = self.received;
+            let (before, handed_on) = (self.received, self.handed_on);
             let stopped = match self.read_from_offset(&token).await {
                 Ok(()) | Err(Stopped::Enough) => return Ok(()),
                 Err(Stopped::Fault(e)) => return Err(e),
@@ -131,8 +133,14 @@ impl RowStream {
             if self.received > before {
                 patience = Patience::default();
             }
+            if self.handed_on > handed_on {
+                in_vain = 0;
+            }
             match self.table.clone() {
-                Some(table) if status::is_expired(&stopped) => self.begin_anew(&table, asker).await?,
+                Some(table) if status::is_expired(&stopped) && in_vain < 2 => {
+                    in_vain += 1;
+                    self.begin_anew(&table, asker).await?;
+                }
                 _ => patience.after(&stopped, &token, &self.storage.api, asker).await?,
             }
         }
@@ -177,7 +185,7 @@ impl RowStream {
         Ok(())
     }
 
-    /// Another session over the same table. Its rows come in the same order (one stream), so the first ones are known.
+    /// Another session over the same table. Its rows come in the same order, so the first ones are known.
     async fn begin_anew(&mut self, table: &str, asker: &Asker) -> Result<(), WarehouseError> {
         let session = self.storage.session_with_patience(table, 1, asker).await?;
         let [stream] = session.streams.as_slice() else {
