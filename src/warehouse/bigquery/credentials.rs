@@ -95,9 +95,14 @@ impl Credentials {
         }
         if let Some(file) = well_known_file()
             && host.is_none()
-            && let Ok(text) = std::fs::read_to_string(&file)
+            && file.exists()
         {
-            return Self::of_file(&SecretString::from(text), config, &file.display().to_string());
+            let name = file.display().to_string();
+            let text = std::fs::read_to_string(&file).map_err(|e| {
+                WarehouseError::configuration(format!("{name} cannot be read: {e}"))
+                    .with_hint("correct its rights, or give the connection a `service_account_key`")
+            })?;
+            return Self::of_file(&SecretString::from(text), config, &name);
         }
         Ok(Self::Metadata { host: host.unwrap_or_else(|| "metadata.google.internal".into()) })
     }

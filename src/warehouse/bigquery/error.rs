@@ -170,9 +170,14 @@ pub(super) fn grant(message: &str, asker: &Asker) -> String {
     } else if message.contains("readsessions") {
         on_project("roles/bigquery.readSessionUser")
     } else {
+        #[expect(clippy::unwrap_used, reason = "a constant")]
+        static DATASET: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(r"(?:Table|Dataset|View) ([\w.:-]+):(\w+)[.:]").unwrap());
+        let dataset = DATASET.captures(message).map(|found| format!("{}.{}", &found[1], &found[2]));
         format!(
-            "grant it the right to read the data: GRANT `roles/bigquery.dataViewer` ON SCHEMA `project.dataset` TO \"{member}\"; \
-             see docs/warehouses/bigquery.md"
+            "grant it the right to read the data: GRANT `roles/bigquery.dataViewer` ON SCHEMA `{}` TO \"{member}\"; \
+             see docs/warehouses/bigquery.md",
+            dataset.as_deref().unwrap_or("project.dataset")
         )
     }
 }
@@ -229,5 +234,7 @@ mod tests {
             let hint = error(403, "accessDenied", message).hint.unwrap();
             assert!(hint.contains(role) && hint.contains("user:a@b.c"), "{hint}");
         }
+        let denied = "Access Denied: Table example.com:p:shop.hidden: User does not have permission";
+        assert!(grant(denied, &Asker::default()).contains("ON SCHEMA `example.com:p.shop` TO"));
     }
 }

@@ -1,82 +1,34 @@
-//! Jobs: a dry run, which says what a query is, returns and costs; and the run itself, under an ID of our own, so that an
-//! answer that gets lost is no second run.
+//! A query's job: insert, wait, cancel. It has an ID of our own, so that an answer that gets lost is no second run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use bytesize::ByteSize;
 use gcp_bigquery_client::model::dataset_reference::DatasetReference;
 use gcp_bigquery_client::model::job::Job;
 use gcp_bigquery_client::model::job_configuration::JobConfiguration;
 use gcp_bigquery_client::model::job_configuration_query::JobConfigurationQuery;
 use gcp_bigquery_client::model::job_reference::JobReference;
 use gcp_bigquery_client::model::table_reference::TableReference;
-use reqwest::Method;
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::api::{Api, Fault};
+use super::dry_run::Plan;
 use super::error::{ApiError, Sent};
-use super::types::{TableSchema, number};
 use crate::warehouse::task::StopQuery;
-use crate::warehouse::{CostEstimate, WarehouseError, http};
+use crate::warehouse::{WarehouseError, http};
 
 /// Between two looks at a job: the first and the longest.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// A job is asked to stop until it has, so many times,
+const CANCELS: usize = 8;
+/// and so long apart.
+const AGAIN: Duration = Duration::from_millis(500);
 
-/// What a dry run tells of a query that reads.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub schema: SchemaRef,
-    pub bytes: Option<u64>,
-    /// How exact `bytes` is, in words.
-    source: &'static str,
-    /// Where the query will run.
-    location: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Answer {
-    job_reference: Reference,
-    statistics: Statistics,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Reference {
-    location: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Statistics {
-    total_bytes_processed: Value,
-    query: QueryStatistics,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct QueryStatistics {
-    statement_type: Option<String>,
-    schema: Option<TableSchema>,
-    total_bytes_processed: Value,
-    total_bytes_processed_accuracy: Option<String>,
-    undeclared_query_parameters: Vec<Value>,
-}
-
-impl Plan {
-    pub(super) fn estimate(&self) -> CostEstimate {
-        CostEstimate { bytes: self.bytes, source: self.source, ..CostEstimate::default() }
-    }
-}
-
-fn configuration(api: &Api, sql: &str, dry_run: bool, limit: Option<Duration>) -> JobConfiguration {
+/// A job's settings, dry or not.
+pub(super) fn configuration(api: &Api, sql: &str, dry_run: bool, limit: Option<Duration>) -> JobConfiguration {
     let config = &api.config;
     let dataset = config.dataset.clone();
     JobConfiguration {
@@ -93,79 +45,6 @@ fn configuration(api: &Api, sql: &str, dry_run: bool, limit: Option<Duration>) -
         }),
         ..JobConfiguration::default()
     }
-}
-
-/// Asks what a query is, returns and costs. Reads nothing and costs nothing. Refuses what does not read, and what would
-/// read more than may be billed.
-pub(super) async fn dry_run(api: &Api, sql: &str) -> Result<Plan, WarehouseError> {
-    let sent = Some(Sent { sql, lines_before: 0 });
-    match try_dry_run(api, sql).await {
-        Ok(answer) => plan(api, answer),
-        Err(fault) => Err(fault.into_error("the dry run", sent, &api.asker().await)),
-    }
-}
-
-/// The same for a statement of our own, whose faults are told apart by the caller.
-pub(super) async fn probe(api: &Api) -> Result<(), Fault> {
-    try_dry_run(api, "SELECT 1 AS one").await.map(|_| ())
-}
-
-async fn try_dry_run(api: &Api, sql: &str) -> Result<Answer, Fault> {
-    let project = &api.config.project;
-    let mut asked = configuration(api, sql, true, None);
-    if let Some(query) = &mut asked.query {
-        // it is compared here, where both numbers can be told
-        query.maximum_bytes_billed = None;
-    }
-    let job = Job {
-        configuration: Some(asked),
-        job_reference: Some(JobReference {
-            job_id: None,
-            location: api.config.location.clone(),
-            project_id: Some(project.clone()),
-        }),
-        ..Job::default()
-    };
-    api.request::<Answer>("the dry run", Method::POST, &[project, "jobs"], &[], Some(&job)).await
-}
-
-fn plan(api: &Api, answer: Answer) -> Result<Plan, WarehouseError> {
-    let Answer { job_reference, statistics: Statistics { total_bytes_processed, query } } = answer;
-    let statement = query.statement_type.as_deref().unwrap_or("SELECT");
-    if statement != "SELECT" {
-        return Err(WarehouseError::sql(format!(
-            "the SQL is a statement of type {statement}, which does not only read rows"
-        ))
-        .with_hint("a model is one statement that reads: SELECT or WITH … SELECT"));
-    }
-    if !query.undeclared_query_parameters.is_empty() {
-        return Err(WarehouseError::sql("the SQL has parameters (@name or ?)")
-            .with_hint("a model takes no parameters; write the value into the SQL"));
-    }
-    let Some(schema) = query.schema else {
-        return Err(WarehouseError::bug("the dry run told no schema"));
-    };
-    let bytes = number(&query.total_bytes_processed).or(number(&total_bytes_processed));
-    if let (Some(bytes), Some(most)) = (bytes, api.config.maximum_bytes_billed)
-        && bytes > most
-    {
-        return Err(WarehouseError::configuration(format!(
-            "the query would read {} ({bytes} bytes); `maximum_bytes_billed` allows {} ({most} bytes)",
-            ByteSize::b(bytes).display().si(),
-            ByteSize::b(most).display().si()
-        ))
-        .with_hint("narrow the query (columns, partitions), or raise `maximum_bytes_billed` of the connection"));
-    }
-    Ok(Plan {
-        schema: schema.arrow()?,
-        bytes,
-        source: match query.total_bytes_processed_accuracy.as_deref() {
-            Some("UPPER_BOUND") => "dry run: at most",
-            Some("LOWER_BOUND") => "dry run: at least",
-            _ => "dry run",
-        },
-        location: job_reference.location,
-    })
 }
 
 /// A query that runs in BigQuery, or is about to.
@@ -279,7 +158,8 @@ impl StopQuery for QueryJob {
             return Ok(());
         }
         let (project, id, location) = (&self.api.config.project, &self.id, self.location.as_deref());
-        loop {
+        // a job that has only just come can miss its cancel, and one that is on its way is not known yet
+        for _ in 0..CANCELS {
             let asked =
                 self.api
                     .through_client("the cancel", |client| async move {
@@ -287,11 +167,17 @@ impl StopQuery for QueryJob {
                     })
                     .await;
             match asked {
-                Ok(_) => return Ok(()),
-                // the job may still be on its way; whoever called ends this loop
-                Err(Fault::Api(e)) if e.code == 404 => tokio::time::sleep(Duration::from_millis(500)).await,
+                Ok(answer) => {
+                    let state = answer.job.and_then(|job| job.status).and_then(|status| status.state);
+                    if state.as_deref() == Some("DONE") {
+                        return Ok(());
+                    }
+                }
+                Err(Fault::Api(e)) if e.code == 404 => {}
                 Err(fault) => return Err(fault.into_error("the cancel", None, &self.api.asker().await)),
             }
+            tokio::time::sleep(AGAIN).await;
         }
+        Ok(())
     }
 }

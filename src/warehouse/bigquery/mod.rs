@@ -5,8 +5,9 @@
 //! | [`parameters`], [`config`] | parameters -> typed settings, pure |
 //! | [`credentials`], [`token`] | a key, a consent or the environment -> access tokens, renewed in time |
 //! | [`api`] | REST: through `gcp-bigquery-client`, tried again, with a token that is renewed when it is refused |
-//! | [`job`] | dry run; a query's job: insert, wait, cancel |
-//! | [`storage`], [`ipc`] | the Storage Read API (gRPC): sessions, streams that resume; Arrow's messages |
+//! | [`dry_run`] | what a query is, returns and costs |
+//! | [`job`] | a query's job: insert, wait, cancel |
+//! | [`storage`], [`stream`], [`ipc`] | the Storage Read API (gRPC): sessions, streams that resume; Arrow's messages |
 //! | [`types`] | BigQuery's types -> Arrow; rows brought to what the dry run told |
 //! | [`sql`], [`names`] | one reading statement; names of tables |
 //! | [`introspect`] | tables and columns |
@@ -23,6 +24,7 @@
 mod api;
 mod config;
 mod credentials;
+mod dry_run;
 mod error;
 mod introspect;
 mod ipc;
@@ -32,6 +34,7 @@ mod parameters;
 mod sql;
 mod status;
 mod storage;
+mod stream;
 mod token;
 mod types;
 
@@ -40,6 +43,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
+use tonic::transport::Endpoint;
 
 use self::api::{Api, Fault};
 use self::config::BigQueryConfig;
@@ -72,7 +76,7 @@ pub const PROVIDER: Provider = Provider {
 struct BigQuery {
     config: Arc<BigQueryConfig>,
     /// Made with the first call.
-    services: OnceCell<(Arc<Api>, Arc<Storage>)>,
+    services: OnceCell<(Arc<Api>, Endpoint)>,
 }
 
 impl std::fmt::Debug for BigQuery {
@@ -86,11 +90,10 @@ impl BigQuery {
         Self { config: Arc::new(config), services: OnceCell::new() }
     }
 
-    async fn services(&self) -> Result<&(Arc<Api>, Arc<Storage>), WarehouseError> {
+    async fn services(&self) -> Result<&(Arc<Api>, Endpoint), WarehouseError> {
         let made = || async {
             let api = Arc::new(Api::new(self.config.clone()).await?);
-            let storage = Arc::new(Storage::new(api.clone())?);
-            Ok((api, storage))
+            Ok((api, storage::endpoint(&self.config)?))
         };
         self.services.get_or_try_init(made).await
     }
@@ -102,7 +105,7 @@ impl BigQuery {
         let login = async {
             api.tokens.token().await?;
             let title = api.tokens.credentials().await.map(|c| c.title()).unwrap_or_default();
-            match job::probe(api).await {
+            match dry_run::probe(api).await {
                 Err(Fault::Api(e)) if e.is_unauthorized() => Err(e.into_error("the login", None, &api.asker().await)),
                 Err(Fault::Login(e)) => Err(e),
                 probed => Ok((title, probed)),
@@ -165,20 +168,21 @@ impl Warehouse for BigQuery {
 
     async fn describe(&self, sql: &str) -> Result<SchemaRef, WarehouseError> {
         let statement = reading_statement(sql)?;
-        Ok(job::dry_run(&self.services().await?.0, &statement.text).await?.schema)
+        Ok(dry_run::dry_run(&self.services().await?.0, &statement.text).await?.schema)
     }
 
     async fn estimate(&self, sql: &str) -> Result<Option<CostEstimate>, WarehouseError> {
         let statement = reading_statement(sql)?;
-        Ok(Some(job::dry_run(&self.services().await?.0, &statement.text).await?.estimate()))
+        Ok(Some(dry_run::dry_run(&self.services().await?.0, &statement.text).await?.estimate()))
     }
 
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
         let ReadingStatement { text: sql } = reading_statement(sql)?;
-        let (api, storage) = self.services().await?;
-        let plan = job::dry_run(api, &sql).await?;
+        let (api, endpoint) = self.services().await?;
+        let plan = dry_run::dry_run(api, &sql).await?;
         let query = Arc::new(QueryJob::new(api.clone(), &plan));
-        let (stop, storage, schema) = (query.clone(), storage.clone(), plan.schema.clone());
+        let (stop, schema) = (query.clone(), plan.schema.clone());
+        let storage = Arc::new(Storage::new(api.clone(), endpoint));
         let limit = self.config.limit(options.timeout);
         let &QueryOptions { batch_rows, limit: rows, .. } = options;
         Ok(task::start(plan.schema, rows, stop, move |mut batches| async move {
@@ -187,8 +191,7 @@ impl Warehouse for BigQuery {
                 None => (sql.clone(), 0),
             };
             let table = query.run(&text, Sent { sql: &sql, lines_before }, limit).await?;
-            let ordered = rows.is_some() || is_ordered(&sql);
-            storage.read(&table, schema, ordered, batch_rows, &mut batches).await
+            storage.read(&table, schema, is_ordered(&sql), batch_rows, &mut batches).await
         }))
     }
 }

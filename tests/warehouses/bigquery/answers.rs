@@ -129,6 +129,11 @@ async fn an_expired_session_is_made_anew_on_the_same_result() {
     assert!(ids(&fake, &numbers(50_000)).await.unwrap().into_iter().eq(1..=50_000));
     assert_eq!((fake.server.queries_run(), fake.server.sessions()), (1, 3));
 
+    // sessions that expire before a new row comes are not made anew for ever
+    fake.server.set_faults(Faults { expire_sessions: usize::MAX, ..Faults::default() });
+    let error = ids(&fake, &numbers(50_000)).await.unwrap_err();
+    assert!(error.is_retryable() && error.message.contains("expired"), "{error}");
+
     // of several streams nobody knows which rows another session gives to which
     fake.server.set_faults(Faults { expire_sessions: 1, ..Faults::default() });
     let error = ids(&fake, &unordered(100_000)).await.unwrap_err();
@@ -157,6 +162,19 @@ async fn nobody_reads_ahead_of_a_reader_that_waits() {
     let made = fake.server.batches_made();
     assert!(made < 1000, "{made} of 2442 batches were made");
     drop(running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_waits_holds_back_no_other() {
+    let fake = Fake::start().await;
+    let warehouse = suite::open(&fake, &fake.params());
+    let mut waits = warehouse.query(&unordered(10_000_000), &QueryOptions::default()).await.unwrap();
+    waits.stream.next().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sql = unordered(300_000);
+    let (_, batches) = tokio::time::timeout(Duration::from_secs(60), read(&*warehouse, &sql)).await.unwrap().unwrap();
+    assert_eq!(batches.iter().map(|b| b.num_rows()).sum::<usize>(), 300_000);
+    drop(waits);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloud_connect::warehouse::{ConnectionParams, QueryOptions, Warehouse, WarehouseErrorKind};
+use cloud_connect::warehouse::{ConnectionParams, QueryOptions, WarehouseErrorKind};
 use serde_json::json;
 
 use super::fake::Fake;
