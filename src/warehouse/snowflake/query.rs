@@ -121,8 +121,8 @@ impl Run {
 impl StopQuery for Run {
     async fn stop(&self) -> Result<(), WarehouseError> {
         self.stopped.store(true, Ordering::SeqCst);
-        let stopped =
-            if self.submitted.load(Ordering::SeqCst) { self.session.abort(&self.sql, &self.id).await } else { Ok(()) };
+        let runs = self.submitted.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst);
+        let stopped = if runs { self.session.abort(&self.sql, &self.id).await } else { Ok(()) };
         self.session.close().await;
         stopped
     }
