@@ -384,6 +384,8 @@ async fn the_cost_is_what_is_left_after_pruning() {
     let estimate = subject.open().estimate("SELECT * FROM TYPES").await.unwrap().unwrap();
     assert_eq!((estimate.bytes, estimate.partitions, estimate.source), (Some(4_567_890), Some((30, 1200)), "EXPLAIN"));
     assert_eq!(subject.server.seen(|s| s.queries), 0);
+    // what the role may not see is no error
+    assert_eq!(subject.open().estimate("SELECT * FROM SECURE_VIEW").await.unwrap(), None);
     assert!(subject.open().estimate("SELECT * FROM no_such_table").await.is_err());
 }
 
@@ -413,6 +415,8 @@ async fn odd_results_are_carried_or_refused_but_never_changed() {
     // another type than was described
     let error = read(&*warehouse, "SELECT * FROM CHANGED").await.unwrap_err();
     assert_eq!(error.kind, WarehouseErrorKind::Bug);
+    // queries that ended by themselves are not aborted
+    assert!(!subject.server.seen(|s| s.paths.contains("/queries/v1/abort-request")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,6 +47,8 @@ struct Run {
     limit: Option<Duration>,
     submitted: AtomicBool,
     stopped: AtomicBool,
+    /// It has a result, or the service has said why not: there is nothing left to stop.
+    ended: AtomicBool,
 }
 
 /// Starts a query that was described. The session ends with it.
@@ -70,6 +72,7 @@ pub(super) fn start(
         limit,
         submitted: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
     });
     let (stop, batch_rows) = (run.clone(), options.batch_rows);
     task::start(plan.schema.clone(), options.limit, stop, move |batches| async move {
@@ -108,6 +111,8 @@ impl Run {
             },
             None => running.await,
         };
+        let answered = outcome.as_ref().map_or_else(|(_, code)| !code.is_empty(), |_| true);
+        self.ended.store(answered, Ordering::SeqCst);
         outcome.map_err(|(error, code)| of_stopped(error, &code, began.elapsed(), self.limit))
     }
 }
@@ -116,8 +121,8 @@ impl Run {
 impl StopQuery for Run {
     async fn stop(&self) -> Result<(), WarehouseError> {
         self.stopped.store(true, Ordering::SeqCst);
-        let stopped =
-            if self.submitted.load(Ordering::SeqCst) { self.session.abort(&self.sql, &self.id).await } else { Ok(()) };
+        let runs = self.submitted.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst);
+        let stopped = if runs { self.session.abort(&self.sql, &self.id).await } else { Ok(()) };
         self.session.close().await;
         stopped
     }
