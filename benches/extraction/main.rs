@@ -19,7 +19,7 @@ use cloud_connect::warehouse::ConnectionParams;
 
 use suite::{Ask, Subject};
 
-#[path = "../../tests/warehouses/bigquery.rs"]
+#[path = "../../tests/warehouses/bigquery/mod.rs"]
 mod bigquery;
 #[path = "../../tests/warehouses/databricks.rs"]
 mod databricks;
@@ -50,7 +50,7 @@ async fn start(path: &str) -> Box<dyn Subject> {
         "postgres" => Box::new(tokio::task::spawn_blocking(embedded::Postgres::start).await.unwrap()),
         "redshift" => Box::new(redshift::World::start(false).await),
         "redshift-unload" => Box::new(redshift::World::start(true).await),
-        "snowflake" => Box::new(snowflake::Scripted::new()),
+        "snowflake" => Box::new(snowflake::Scripted::start()),
         "bigquery" => Box::new(bigquery::fake::Fake::start().await),
         "databricks" => Box::new(databricks::Scripted::start().await),
         other => panic!("{other} is not one of {PATHS:?}"),
@@ -78,7 +78,12 @@ fn measure(subject: &dyn Subject, rows: u64) -> Measured {
     assert!(said.starts_with(&format!("{rows} rows")), "{said}");
     let number = |after: &str| -> f64 {
         let before = said.split(after).next().unwrap();
-        before.rsplit([' ', ',']).next().unwrap().parse().unwrap_or_else(|_| panic!("no number before `{after}`: {said}"))
+        before
+            .rsplit([' ', ','])
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap_or_else(|_| panic!("no number before `{after}`: {said}"))
     };
     let peak = said.rsplit("peak ").next().unwrap().trim().trim_end_matches(" MiB").parse().unwrap();
     Measured { seconds: number(" s, "), cpu: number(" s of CPU"), arrow_mib: number(" MiB of Arrow"), peak_mib: peak }
@@ -101,7 +106,8 @@ fn main() {
         false => arguments.iter().map(String::as_str).collect(),
     };
     let mut out = std::io::stdout();
-    writeln!(out, "| Path | Rows | Seconds | Rows/s | MiB/s of Arrow | Own CPU, s | Share of the time | Peak MiB |").unwrap();
+    writeln!(out, "| Path | Rows | Seconds | Rows/s | MiB/s of Arrow | Own CPU, s | Share of the time | Peak MiB |")
+        .unwrap();
     writeln!(out, "|---|---|---|---|---|---|---|---|").unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     for path in paths {

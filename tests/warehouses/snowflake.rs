@@ -18,12 +18,12 @@ use crate::process::{ServerProcess, free_port, standin};
 use crate::project::{PEOPLE, Project, Ran, counts};
 use crate::suite::{self, Ask, Fault, NON_ASCII, Subject, TypeCase, WRONG_SECRET, case, cells, read, read_with};
 
-struct Scripted {
+pub struct Scripted {
     server: FakeSnowflake,
 }
 
 impl Scripted {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self { server: FakeSnowflake::start() }
     }
 
@@ -446,7 +446,7 @@ struct Fakesnow {
 }
 
 impl Fakesnow {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let port = free_port();
         let mut command = standin("fakesnow", "fakesnow");
         command.args(["-s", "-p", &port.to_string()]);

@@ -20,7 +20,7 @@ const ACCESS_KEY: &str = "AKIDOFTHETEST";
 const SECRET_KEY: &str = "s3cret/of+the=test";
 
 /// The servers, and what stands between.
-struct World {
+pub struct World {
     server: Option<PostgresServer>,
     fake: FakeRedshift,
     unload: Option<Unload>,
@@ -48,7 +48,7 @@ const REDSHIFTS_OWN: &str = "
 ";
 
 impl World {
-    async fn start(unload: bool) -> Self {
+    pub async fn start(unload: bool) -> Self {
         let started = tokio::task::spawn_blocking(move || {
             let server = PostgresServer::start(false);
             server.psql("postgres", "ALTER SYSTEM SET log_line_prefix = '%a|'");

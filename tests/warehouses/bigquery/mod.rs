@@ -1,7 +1,7 @@
 //! `bigquery`: a scripted fake, and local-bigquery.
 
 mod answers;
-mod fake;
+pub mod fake;
 mod local;
 mod login;
 mod program;
