@@ -213,7 +213,7 @@ mod tests {
         let sql = r"SELECT 'it\'s; (' AS a";
         assert_eq!(super::reading_statement(sql, Strings::Escapes).unwrap().text, sql);
         assert!(reading_statement(sql).is_err());
-        assert!(super::reading_statement(r"SELECT '\' ) -- '", Strings::Escapes).is_err());
+        assert!(super::reading_statement(r"SELECT 'a\\' ) -- '", Strings::Escapes).is_err());
     }
 
     #[test]

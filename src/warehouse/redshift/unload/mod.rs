@@ -155,8 +155,10 @@ impl Unloading {
         let statement = self.statement();
         let client = &self.session.client;
         let written = self.session.driver.drive(client.batch_execute(&statement)).await;
+        // an answer, good or bad, is the end of its writing; a lost connection is not
+        let answered = written.as_ref().map_or_else(|e| e.as_db_error().is_some(), |()| true);
+        self.writing.store(!answered, Ordering::Release);
         written.map_err(|e| failed(&self.session, &e, None, self.began, limit))?;
-        self.writing.store(false, Ordering::Release);
         let rows = self.session.rows("SELECT pg_last_unload_count()::bigint", &[]).await?;
         Ok(rows.first().and_then(|row| row.try_get::<_, i64>(0).ok()).and_then(|n| u64::try_from(n).ok()))
     }
