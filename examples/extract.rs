@@ -19,9 +19,13 @@ use futures::TryStreamExt;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+#[allow(dead_code, reason = "the benchmark takes this file as a module")]
+fn main() -> Result<(), Box<dyn Error>> {
+    run(std::env::args().skip(1).collect())
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+pub async fn run(mut arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
     let sql = arguments.pop().ok_or("usage: extract TYPE name=value … SQL")?;
     let (kind, given) = arguments.split_first().ok_or("usage: extract TYPE name=value … SQL")?;
     let provider = warehouse::provider(kind).ok_or("there is no such type of connection")?;

@@ -1,6 +1,6 @@
 //! A model's SQL: one statement. What it means is for its warehouse to say.
 
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect, SnowflakeDialect};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::ConfigError;
@@ -32,6 +32,7 @@ pub(super) fn statement(source: &Source, text: &str, provider: Option<&str>) -> 
 fn single(text: &str, provider: Option<&str>) -> Result<Option<usize>, Span> {
     let dialect: &dyn Dialect = match provider {
         Some("postgres" | "redshift") => &PostgreSqlDialect {},
+        Some("snowflake") => &SnowflakeDialect {},
         _ => &GenericDialect {},
     };
     let tokens = match Tokenizer::new(dialect, text).tokenize_with_location() {
@@ -87,6 +88,10 @@ mod tests {
         assert_eq!(read("select 1", "local").unwrap(), "select 1");
         assert_eq!(read("-- who\nselect ';' as a ;\n-- done\n", "local").unwrap(), "-- who\nselect ';' as a");
         assert_eq!(read("select $$a;b$$ as x;;", "postgres").unwrap(), "select $$a;b$$ as x");
+        assert_eq!(
+            read("select $$a;b$$ as x // it's; fine", "snowflake").unwrap(),
+            "select $$a;b$$ as x // it's; fine"
+        );
         assert_eq!(read("select 'é;' as \"ü;\";", "local").unwrap(), "select 'é;' as \"ü;\"");
     }
 

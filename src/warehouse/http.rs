@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 
 use super::text::{chain, human};
 use super::{WarehouseError, WarehouseErrorKind};
@@ -29,6 +29,15 @@ pub(super) struct Timeouts {
 /// The one way to make a client. It follows no redirect (a credential must not be carried to another host), trusts the
 /// system's certificate authorities (`SSL_CERT_FILE` overrides them) and honours `HTTPS_PROXY`.
 pub(super) fn client(timeouts: Timeouts) -> Result<Client, WarehouseError> {
+    built(builder(timeouts))
+}
+
+/// The same, for files of rows: what is compressed stays so until it is decoded piece by piece.
+pub(super) fn file_client(timeouts: Timeouts) -> Result<Client, WarehouseError> {
+    built(builder(timeouts).no_gzip())
+}
+
+fn builder(timeouts: Timeouts) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("cloud-connect/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(timeouts.connect)
@@ -36,8 +45,10 @@ pub(super) fn client(timeouts: Timeouts) -> Result<Client, WarehouseError> {
         .tcp_keepalive(Duration::from_secs(60))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .build()
-        .map_err(|e| WarehouseError::bug(format!("no HTTP client can be made: {}", chain(&e))))
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, WarehouseError> {
+    builder.build().map_err(|e| WarehouseError::bug(format!("no HTTP client can be made: {}", chain(&e))))
 }
 
 /// An answer that is not a success.

@@ -11,6 +11,7 @@
 //! - a value that cannot be carried faithfully is not changed in silence: its row is marked in
 //!   [`UNCONVERTIBLE_COLUMN`] and ends in quarantine.
 
+pub mod bigquery;
 mod chunks;
 pub mod databricks;
 pub mod error;
@@ -20,6 +21,8 @@ mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;
+pub mod redshift;
+pub mod snowflake;
 pub mod statement;
 mod steps;
 pub mod task;
@@ -84,7 +87,14 @@ impl Grade {
 
 /// Every built-in provider.
 pub fn registry() -> &'static [Provider] {
-    static PROVIDERS: &[Provider] = &[local::PROVIDER, postgres::PROVIDER, databricks::PROVIDER];
+    static PROVIDERS: &[Provider] = &[
+        local::PROVIDER,
+        postgres::PROVIDER,
+        bigquery::PROVIDER,
+        databricks::PROVIDER,
+        redshift::PROVIDER,
+        snowflake::PROVIDER,
+    ];
     PROVIDERS
 }
 

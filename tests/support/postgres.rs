@@ -88,6 +88,11 @@ impl PostgresServer {
         String::from_utf8(output.stdout).expect("psql prints UTF-8").trim_end().to_string()
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("data/server.log")).unwrap_or_default()
+    }
+
     /// The PEM file of the authority that signed the server's certificate.
     pub fn authority(&self) -> PathBuf {
         self.directory.path().join("ca.pem")

@@ -26,7 +26,7 @@ use crate::suite::{self, Ask, Fault, NON_ASCII, Subject, TypeCase, WRONG_SECRET,
 
 const MICROS: i64 = 1_772_296_215_123_456;
 
-struct Scripted {
+pub struct Scripted {
     fake: Fake,
 }
 
@@ -129,7 +129,7 @@ fn types_table() -> Table {
 }
 
 impl Scripted {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let fake = Fake::start().await;
         *fake.shared.catalog.lock().unwrap() = Some(vec![["shop", "people", "MANAGED"], ["other", "odd name", "VIEW"]]);
         let balance = Decimal128Array::from(vec![12_500]).with_precision_and_scale(20, 4).unwrap();
@@ -299,7 +299,7 @@ struct Minilake {
 }
 
 impl Minilake {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (server, data) = tokio::task::spawn_blocking(|| {
             let data = tempfile::tempdir().unwrap();
             let port = free_port();

@@ -8,12 +8,12 @@ use tempfile::TempDir;
 use crate::postgres_server::{DATABASE, PostgresServer, READER_PASSWORD};
 use crate::suite::{self, Ask, NON_ASCII, Subject, TypeCase, WRONG_SECRET, case};
 
-struct Local {
+pub struct Local {
     dir: TempDir,
 }
 
 impl Local {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("people.csv"), "id,name\n1,Ada\n2,Zoë\n").unwrap();
         Self { dir }
@@ -97,12 +97,12 @@ impl Subject for Local {
     }
 }
 
-struct Postgres {
+pub struct Postgres {
     server: PostgresServer,
 }
 
 impl Postgres {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let server = PostgresServer::start(false);
         server.psql(
             DATABASE,

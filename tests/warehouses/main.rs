@@ -11,11 +11,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod bigquery;
 mod databricks;
 mod embedded;
 mod fakes;
 mod own_connector;
 mod process;
+mod redshift;
+mod snowflake;
 mod suite;
 
 #[path = "../cli/project.rs"]

@@ -11,7 +11,7 @@ use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseErro
 const SSL_MODES: &[&str] = &["disable", "require", "verify-full"];
 
 /// What a connection of `type: postgres` takes, in the order in which help shows it.
-pub(super) const PARAMETERS: &[Parameter] = &[
+pub(in crate::warehouse) const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "host",
         kind: ParameterKind::Text,
@@ -41,36 +41,45 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         default: None,
         help: "The user's password, when the server asks for one",
     },
-    Parameter {
-        name: "sslmode",
-        kind: ParameterKind::Choice(SSL_MODES),
-        required: false,
-        default: Some("require"),
-        help: "disable: no encryption; require: encrypted (and checked against ssl_root_cert when that is given); \
-               verify-full: encrypted, certificate and host name checked",
-    },
-    Parameter {
-        name: "ssl_root_cert",
-        kind: ParameterKind::File,
-        required: false,
-        default: None,
-        help: "PEM file with the certificate authorities to trust, instead of the system's",
-    },
-    Parameter {
-        name: "statement_timeout",
-        kind: ParameterKind::Duration,
-        required: false,
-        default: Some("30m"),
-        help: "The server stops a query after this long; 0s for no limit",
-    },
-    Parameter {
-        name: "connect_timeout",
-        kind: ParameterKind::Duration,
-        required: false,
-        default: Some("10s"),
-        help: "Longest time from the name's resolution to the end of the login",
-    },
+    SSL_MODE,
+    SSL_ROOT_CERT,
+    STATEMENT_TIMEOUT,
+    CONNECT_TIMEOUT,
 ];
+
+// declared once, for Redshift too
+pub(in crate::warehouse) const SSL_MODE: Parameter = Parameter {
+    name: "sslmode",
+    kind: ParameterKind::Choice(SSL_MODES),
+    required: false,
+    default: Some("require"),
+    help: "disable: no encryption; require: encrypted (and checked against ssl_root_cert when that is given); \
+           verify-full: encrypted, certificate and host name checked",
+};
+
+pub(in crate::warehouse) const SSL_ROOT_CERT: Parameter = Parameter {
+    name: "ssl_root_cert",
+    kind: ParameterKind::File,
+    required: false,
+    default: None,
+    help: "PEM file with the certificate authorities to trust, instead of the system's",
+};
+
+pub(in crate::warehouse) const STATEMENT_TIMEOUT: Parameter = Parameter {
+    name: "statement_timeout",
+    kind: ParameterKind::Duration,
+    required: false,
+    default: Some("30m"),
+    help: "The server stops a query after this long; 0s for no limit",
+};
+
+pub(in crate::warehouse) const CONNECT_TIMEOUT: Parameter = Parameter {
+    name: "connect_timeout",
+    kind: ParameterKind::Duration,
+    required: false,
+    default: Some("10s"),
+    help: "Longest time from the name's resolution to the end of the login",
+};
 
 /// How a connection is encrypted and what is checked of the server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,42 +110,17 @@ pub(crate) struct PostgresConfig {
 impl PostgresConfig {
     /// Reads the parameters; the ones left out take the defaults that [`PARAMETERS`] declares.
     pub(crate) fn from_params(params: &ConnectionParams) -> Result<Self, WarehouseError> {
-        let invalid = |name: &str, want: &str| {
-            WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", params.connection))
-                .with_hint(format!("`{name}` is {want}"))
-        };
-        let text = |name: &str| params.text(name).or_else(|| default_of(name)).unwrap_or_default();
-        let duration = |name: &str| {
-            parse_duration(text(name)).ok_or_else(|| invalid(name, "a duration such as `30s`, `5m` or `2h`"))
-        };
-        let named = |name: &str| {
-            let value = params.required(name)?.trim();
-            if value.is_empty() || value.contains('\0') {
-                return Err(invalid(name, "a text that is not empty"));
-            }
-            Ok(value.to_string())
-        };
-
-        let port = text("port").parse::<u16>().ok().filter(|port| *port > 0);
-        let connect_timeout = duration("connect_timeout")?;
-        if connect_timeout.is_zero() {
-            return Err(invalid("connect_timeout", "longer than nothing, for example `10s`"));
-        }
+        let read = Reading { params, declared: PARAMETERS };
         Ok(Self {
-            host: named("host")?,
-            port: port.ok_or_else(|| invalid("port", "a number from 1 to 65535"))?,
-            database: named("database")?,
-            user: named("user")?,
+            host: read.named("host")?,
+            port: read.port("port")?,
+            database: read.named("database")?,
+            user: read.named("user")?,
             password: params.secret("password"),
-            ssl_mode: match text("sslmode") {
-                "disable" => SslMode::Disable,
-                "require" => SslMode::Require,
-                "verify-full" => SslMode::VerifyFull,
-                _ => return Err(invalid("sslmode", "one of `disable`, `require`, `verify-full`")),
-            },
+            ssl_mode: read.ssl_mode()?,
             ssl_root_cert: params.text("ssl_root_cert").map(|file| params.project_root.join(file)),
-            statement_timeout: duration("statement_timeout")?,
-            connect_timeout,
+            statement_timeout: read.duration("statement_timeout")?,
+            connect_timeout: read.some_duration("connect_timeout")?,
         })
     }
 
@@ -150,8 +134,66 @@ impl PostgresConfig {
     }
 }
 
-fn default_of(name: &str) -> Option<&'static str> {
-    PARAMETERS.iter().find(|p| p.name == name).and_then(|p| p.default)
+/// Reads a connection's parameters by their declaration.
+pub(in crate::warehouse) struct Reading<'a> {
+    pub params: &'a ConnectionParams,
+    pub declared: &'static [Parameter],
+}
+
+impl<'a> Reading<'a> {
+    pub(in crate::warehouse) fn invalid(&self, name: &str, want: &str) -> WarehouseError {
+        WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", self.params.connection))
+            .with_hint(format!("`{name}` is {want}"))
+    }
+
+    pub(in crate::warehouse) fn default(&self, name: &str) -> Option<&'static str> {
+        self.declared.iter().find(|p| p.name == name).and_then(|p| p.default)
+    }
+
+    /// As given or by default.
+    pub(in crate::warehouse) fn text(&self, name: &str) -> &'a str {
+        self.params.text(name).or_else(|| self.default(name)).unwrap_or_default()
+    }
+
+    pub(in crate::warehouse) fn duration(&self, name: &str) -> Result<Duration, WarehouseError> {
+        parse_duration(self.text(name)).ok_or_else(|| self.invalid(name, "a duration such as `30s`, `5m` or `2h`"))
+    }
+
+    /// A duration that is not zero.
+    pub(in crate::warehouse) fn some_duration(&self, name: &str) -> Result<Duration, WarehouseError> {
+        let duration = self.duration(name)?;
+        if duration.is_zero() {
+            return Err(self.invalid(name, "longer than nothing, for example `10s`"));
+        }
+        Ok(duration)
+    }
+
+    /// A text that has to be there.
+    pub(in crate::warehouse) fn named(&self, name: &str) -> Result<String, WarehouseError> {
+        self.usable(name, self.params.required(name)?)
+    }
+
+    pub(in crate::warehouse) fn usable(&self, name: &str, value: &str) -> Result<String, WarehouseError> {
+        let value = value.trim();
+        if value.is_empty() || value.contains('\0') {
+            return Err(self.invalid(name, "a text that is not empty"));
+        }
+        Ok(value.to_string())
+    }
+
+    pub(in crate::warehouse) fn port(&self, name: &str) -> Result<u16, WarehouseError> {
+        let port = self.text(name).parse::<u16>().ok().filter(|port| *port > 0);
+        port.ok_or_else(|| self.invalid(name, "a number from 1 to 65535"))
+    }
+
+    pub(in crate::warehouse) fn ssl_mode(&self) -> Result<SslMode, WarehouseError> {
+        match self.text("sslmode") {
+            "disable" => Ok(SslMode::Disable),
+            "require" => Ok(SslMode::Require),
+            "verify-full" => Ok(SslMode::VerifyFull),
+            _ => Err(self.invalid("sslmode", "one of `disable`, `require`, `verify-full`")),
+        }
+    }
 }
 
 #[cfg(test)]

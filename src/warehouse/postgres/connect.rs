@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -17,7 +17,9 @@ use tokio_postgres::{CancelToken, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{PostgresConfig, SslMode};
+use super::dialect::Dialect;
 use super::error;
+use super::known_types::{KnownTypes, ServerTypes};
 use super::session::{Driver, Session};
 use super::tls::{self, Encrypted};
 use crate::warehouse::WarehouseError;
@@ -39,8 +41,9 @@ enum Wire {
 
 /// Makes the sessions of one connection.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(in crate::warehouse) struct Connector {
     pub config: PostgresConfig,
+    dialect: &'static Dialect,
     /// Made at first use: it reads the certificate files.
     tls: OnceCell<Option<TlsConfig>>,
 }
@@ -55,17 +58,17 @@ impl std::fmt::Debug for TlsConfig {
 }
 
 impl Connector {
-    pub(super) fn new(config: PostgresConfig) -> Self {
-        Self { config, tls: OnceCell::new() }
+    pub(in crate::warehouse) fn new(config: PostgresConfig, dialect: &'static Dialect) -> Self {
+        Self { config, dialect, tls: OnceCell::new() }
     }
 
     /// A session whose statements stop after `statement_timeout` (none: after the connection's own limit).
-    pub(super) async fn open(&self, timeout: Option<Duration>) -> Result<Session, WarehouseError> {
+    pub(in crate::warehouse) async fn open(&self, timeout: Option<Duration>) -> Result<Session, WarehouseError> {
         self.open_traced(timeout, &mut Trace::default()).await
     }
 
     /// The same, telling how each step went.
-    pub(super) async fn open_traced(
+    pub(in crate::warehouse) async fn open_traced(
         &self,
         timeout: Option<Duration>,
         trace: &mut Trace,
@@ -94,7 +97,7 @@ impl Connector {
     }
 
     /// The stricter of the connection's limit and the query's. Zero: no limit.
-    pub(super) fn statement_timeout(&self, query: Option<Duration>) -> Duration {
+    pub(in crate::warehouse) fn statement_timeout(&self, query: Option<Duration>) -> Duration {
         [Some(self.config.statement_timeout), query]
             .into_iter()
             .flatten()
@@ -145,7 +148,7 @@ impl Connector {
         }
         let why = last.map(|e| e.to_string()).unwrap_or_default();
         Err(WarehouseError::retry(format!("{} cannot be reached: {why}", self.config.address()))
-            .with_hint("is the server up, and does it listen there (`listen_addresses`, `port`, firewall)?"))
+            .with_hint(self.dialect.unreachable))
     }
 
     async fn encrypt(&self, tcp: TcpStream) -> Result<Wire, WarehouseError> {
@@ -156,7 +159,7 @@ impl Connector {
 
         let lost = |e: std::io::Error| {
             WarehouseError::retry(format!("{} ended the connection before encryption: {e}", self.config.address()))
-                .with_hint("is it a PostgreSQL server, and are its connections not used up?")
+                .with_hint(format!("is it a {} server, and are its connections not used up?", self.dialect.product))
         };
         // SSLRequest: length 8, code 80877103; the answer is one byte
         wire.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await.map_err(lost)?;
@@ -177,8 +180,9 @@ impl Connector {
             }
             _ => {
                 return Err(WarehouseError::configuration(format!(
-                    "{} is not a PostgreSQL server",
-                    self.config.address()
+                    "{} is not a {} server",
+                    self.config.address(),
+                    self.dialect.product
                 ))
                 .with_hint("check `host` and `port`"));
             }
@@ -219,7 +223,6 @@ impl Connector {
             .user(&self.config.user)
             .dbname(&self.config.database)
             .application_name("cloud-connect")
-            .options(startup_options(limit))
             .ssl_mode(if self.config.ssl_mode == SslMode::Disable {
                 ClientSslMode::Disable
             } else {
@@ -227,34 +230,56 @@ impl Connector {
             })
             // the handshake is done: the client must not ask for one
             .ssl_negotiation(SslNegotiation::Direct);
+        if let Some(options) = self.dialect.startup_options {
+            config.options(options(limit));
+        }
         if let Some(password) = &self.config.password {
             config.password(password.expose_secret());
         }
+        let types = ServerTypes::default();
+        match (wire, self.dialect.unknown_types) {
+            (Wire::Plain(stream), false) => self.begin(&config, stream, NoTls, peer, types).await,
+            (Wire::Secure(stream), false) => self.begin(&config, *stream, Encrypted, peer, types).await,
+            (Wire::Plain(stream), true) => {
+                self.begin(&config, KnownTypes::new(stream, types.clone()), NoTls, peer, types).await
+            }
+            (Wire::Secure(stream), true) => {
+                self.begin(&config, KnownTypes::new(*stream, types.clone()), Encrypted, peer, types).await
+            }
+        }
+    }
+
+    async fn begin<S, T>(
+        &self,
+        config: &Config,
+        stream: S,
+        tls: T,
+        peer: SocketAddr,
+        server_types: ServerTypes,
+    ) -> Result<Session, WarehouseError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: TlsConnect<S>,
+        T::Stream: Unpin + Send + 'static,
+    {
         // the client's login is a large future, so it lives on the heap
-        let session = match wire {
-            Wire::Plain(stream) => {
-                let login = Box::pin(config.connect_raw(stream, NoTls));
-                let (client, connection) = login.await.map_err(|e| self.login_failed(&e))?;
-                Session::new(client, Driver::new(connection), peer)
-            }
-            Wire::Secure(stream) => {
-                let login = Box::pin(config.connect_raw(*stream, Encrypted));
-                let (client, connection) = login.await.map_err(|e| self.login_failed(&e))?;
-                Session::new(client, Driver::new(connection), peer)
-            }
-        };
-        Ok(session)
+        let login = Box::pin(config.connect_raw(stream, tls));
+        let (client, connection) = login.await.map_err(|e| self.login_failed(&e))?;
+        Ok(Session { client, driver: Driver::new(connection), peer, dialect: self.dialect, server_types })
     }
 
     fn login_failed(&self, error: &tokio_postgres::Error) -> WarehouseError {
         if let Some(db) = error.as_db_error() {
-            return error::of_server(db, None);
+            return error::of_server(db, None, self.dialect);
         }
         if error.is_closed() || error::is_network(error) {
             return WarehouseError::retry(format!("the server ended the connection during login: {}", chain(error)))
-                .with_hint("is it a PostgreSQL server, and are its connections not used up?");
+                .with_hint(format!("is it a {} server, and are its connections not used up?", self.dialect.product));
         }
         let mut failed = WarehouseError::configuration(format!("the login failed: {}", chain(error)));
+        if failed.message.contains("unknown authentication tag") {
+            return failed.with_hint(self.dialect.unknown_login);
+        }
         failed.hint = Some(match &self.config.password {
             None => "the server asks for a password: set `password`, for example `${env:APP_DB_PASSWORD}`".to_string(),
             Some(_) => "check `user`, `password`, and the server's login method (scram-sha-256 or md5)".to_string(),
@@ -264,7 +289,7 @@ impl Connector {
 
     /// Asks the server at `peer` to stop what the session of `token` does. Returns when it was asked, or when it could
     /// not be reached within a few seconds.
-    pub(super) async fn cancel(&self, token: &CancelToken, peer: SocketAddr) {
+    pub(in crate::warehouse) async fn cancel(&self, token: &CancelToken, peer: SocketAddr) {
         let ask = async {
             let (tcp, _) = self.reach(&[peer]).await?;
             let sent = match self.encrypt(tcp).await? {
@@ -279,16 +304,6 @@ impl Connector {
             Err(_) => tracing::warn!("a query could not be cancelled in the server: no answer"),
         }
     }
-}
-
-/// What a session begins with. Texts that the server renders (for types that have no decoder here) must not depend on
-/// its configuration, so their style is set too.
-fn startup_options(statement_timeout: Duration) -> String {
-    format!(
-        "-c default_transaction_read_only=on -c statement_timeout={} -c timezone=UTC -c datestyle=ISO,MDY \
-         -c intervalstyle=iso_8601 -c bytea_output=hex -c standard_conforming_strings=on",
-        statement_timeout.as_millis()
-    )
 }
 
 /// A long query sends nothing for a long time: without probes a dead peer would not be noticed, and a firewall between

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
+use super::dialect::{Dialect, Verdict};
 use crate::warehouse::text::{chain, human, point_at};
 use crate::warehouse::{WarehouseError, WarehouseErrorKind};
 
@@ -20,9 +21,10 @@ pub(crate) fn of_session(
     error: &tokio_postgres::Error,
     fatal: Option<&tokio_postgres::Error>,
     sent: Option<Sent<'_>>,
+    dialect: &Dialect,
 ) -> WarehouseError {
     if let Some(db) = error.as_db_error().or_else(|| fatal.and_then(|e| e.as_db_error())) {
-        return of_server(db, sent);
+        return of_server(db, sent, dialect);
     }
     let cause = if error.is_closed() { fatal.unwrap_or(error) } else { error };
     if cause.is_closed() || is_network(cause) {
@@ -33,7 +35,7 @@ pub(crate) fn of_session(
 }
 
 /// An error that the server reported.
-pub(crate) fn of_server(db: &DbError, sent: Option<Sent<'_>>) -> WarehouseError {
+pub(crate) fn of_server(db: &DbError, sent: Option<Sent<'_>>, dialect: &Dialect) -> WarehouseError {
     let mut message = db.message().to_string();
     if let Some(detail) = db.detail() {
         message.push_str(". ");
@@ -47,12 +49,13 @@ pub(crate) fn of_server(db: &DbError, sent: Option<Sent<'_>>) -> WarehouseError 
         message.push_str(&pointer);
     }
 
-    let (kind, hint) = classify(db.code());
+    let (kind, hint) = (dialect.classify)(db);
     let hint = hint.map(str::to_string).or_else(|| db.hint().map(str::to_string));
     WarehouseError { kind, message, hint }
 }
 
-fn classify(code: &SqlState) -> (WarehouseErrorKind, Option<&'static str>) {
+/// By SQLSTATE, as PostgreSQL gives them.
+pub(in crate::warehouse) fn classify(code: &SqlState) -> Verdict {
     use WarehouseErrorKind::{Configuration, Sql};
     let retry = WarehouseErrorKind::Retry { after: None };
     match code.code() {

@@ -5,7 +5,9 @@
 //! | [`config`] | parameters -> typed settings, pure |
 //! | [`connect`], [`tls`] | resolve, connect, encrypt, log in; cancel |
 //! | [`session`] | one session and the conversation that it drives |
+//! | [`dialect`], [`known_types`] | what differs between PostgreSQL and Redshift, which is built of these parts too |
 //! | [`sql`] | tells one reading statement from the rest, before a server is asked |
+//! | [`describe`] | has the server describe a statement, without running it |
 //! | [`types`] | result columns -> Arrow fields, and what the server is asked to render |
 //! | [`query`], [`copy`] | the reading task; the framing of binary `COPY` |
 //! | [`decode`] | binary fields -> Arrow; knows nothing of the framing |
@@ -16,19 +18,22 @@
 //! transaction; one session serves one call and ends with it; rows are decoded as they come, and the server waits when
 //! nobody takes them; a query that is cancelled or dropped is cancelled in the server.
 
-mod config;
-mod connect;
+pub(in crate::warehouse) mod config;
+pub(in crate::warehouse) mod connect;
 mod copy;
-mod decode;
-mod error;
+pub(in crate::warehouse) mod decode;
+pub(in crate::warehouse) mod describe;
+pub(in crate::warehouse) mod dialect;
+pub(in crate::warehouse) mod error;
 mod introspect;
+mod known_types;
 mod query;
-mod session;
-mod sql;
+pub(in crate::warehouse) mod session;
+pub(in crate::warehouse) mod sql;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod types;
+pub(in crate::warehouse) mod types;
 
 use std::sync::Arc;
 
@@ -37,7 +42,7 @@ use async_trait::async_trait;
 
 use self::config::PostgresConfig;
 use self::connect::Connector;
-use self::error::Sent;
+use self::describe::describe;
 use self::session::Session;
 use self::sql::{ReadingStatement, reading_statement};
 use self::types::Plan;
@@ -63,7 +68,7 @@ struct Postgres {
 
 impl Postgres {
     fn new(config: PostgresConfig) -> Self {
-        Self { connector: Arc::new(Connector::new(config)) }
+        Self { connector: Arc::new(Connector::new(config, &dialect::POSTGRES)) }
     }
 
     /// A session inside its read-only transaction.
@@ -116,23 +121,8 @@ impl Postgres {
         }
     }
 
-    /// Has the server describe a statement, without running it.
     async fn plan(session: &mut Session, statement: &ReadingStatement) -> Result<Plan, WarehouseError> {
-        let sql = &statement.text;
-        let prepared = session.prepare(sql, Some(Sent { sql, prefix: 0 })).await?;
-        if !prepared.params().is_empty() {
-            return Err(WarehouseError::sql("the SQL has parameters ($1 …)")
-                .with_hint("a model takes no parameters; write the value into the SQL"));
-        }
-        if prepared.columns().is_empty() {
-            return Err(WarehouseError::sql("the SQL returns no columns").with_hint("select at least the primary key"));
-        }
-        if statement.has_with {
-            // a WITH may hide a write, but not inside a subquery: the server refuses it there
-            let before = "SELECT * FROM (\n";
-            let sent = Sent { sql, prefix: before.chars().count() };
-            session.prepare(&format!("{before}{sql}\n) AS q"), Some(sent)).await?;
-        }
+        let prepared = describe(session, statement).await?;
         Ok(Plan::new(prepared.columns(), session.driver.server_encoding != "SQL_ASCII"))
     }
 }
@@ -164,7 +154,7 @@ impl Warehouse for Postgres {
     }
 
     async fn describe(&self, sql: &str) -> Result<SchemaRef, WarehouseError> {
-        let statement = reading_statement(sql)?;
+        let statement = reading_statement(sql, dialect::POSTGRES.strings)?;
         let mut session = self.session().await?;
         let plan = Self::plan(&mut session, &statement).await;
         session.close().await;
@@ -172,7 +162,7 @@ impl Warehouse for Postgres {
     }
 
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
-        let statement = reading_statement(sql)?;
+        let statement = reading_statement(sql, dialect::POSTGRES.strings)?;
         let mut session = self.connector.open(options.timeout).await?;
         session.begin().await?;
         let plan = match Self::plan(&mut session, &statement).await {

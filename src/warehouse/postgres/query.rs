@@ -29,6 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::connect::Connector;
 use super::copy::CopyReader;
 use super::decode::RowDecoder;
+use super::dialect;
 use super::error::{self, Sent};
 use super::session::{Driver, Session};
 use super::types::Plan;
@@ -144,7 +145,10 @@ impl Reading {
             Some(db) if *db.code() == SqlState::QUERY_CANCELED => {
                 error::of_stopped(db, self.cancel.asked.load(Ordering::Acquire), began.elapsed(), self.limit)
             }
-            _ => error::of_session(e, driver.failure.as_ref(), Some(Sent { sql: &self.sql, prefix: self.prefix })),
+            _ => {
+                let sent = Sent { sql: &self.sql, prefix: self.prefix };
+                error::of_session(e, driver.failure.as_ref(), Some(sent), &dialect::POSTGRES)
+            }
         };
 
         // The server may work for long before the first row: somebody has to watch for a dropped stream meanwhile.

@@ -14,10 +14,23 @@ pub(crate) struct ReadingStatement {
     pub text: String,
     /// Does it open with `WITH`? (Then it might still hide a write, which only the server can tell.)
     pub has_with: bool,
+    /// Outside parentheses, does it say `ORDER` (`BY`)?
+    pub is_ordered: bool,
+    /// Outside parentheses, does it say `LIMIT`, `TOP` …?
+    pub is_limited: bool,
+}
+
+/// What a backslash means in a plain string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strings {
+    /// Nothing: `standard_conforming_strings`.
+    Standard,
+    /// It escapes what follows, as in `E'…'`.
+    Escapes,
 }
 
 /// Checks that `sql` is one reading statement.
-pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, WarehouseError> {
+pub(crate) fn reading_statement(sql: &str, strings: Strings) -> Result<ReadingStatement, WarehouseError> {
     let bytes = sql.as_bytes();
     let fault = |at: usize, what: &str, hint: &str| {
         let characters = sql.get(..at).map_or(0, |s| s.chars().count());
@@ -27,6 +40,7 @@ pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, Warehouse
     let mut first_word: Option<&str> = None;
     let mut semicolons = Vec::new();
     let mut opened = Vec::new();
+    let (mut is_ordered, mut is_limited) = (false, false);
     // a string that goes on after a line break keeps the escapes of its first part
     let mut escapes_continue = false;
     let mut at = 0;
@@ -51,7 +65,7 @@ pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, Warehouse
             _ => {}
         }
         // from here on it is a token
-        let continues = std::mem::take(&mut escapes_continue);
+        let continues = std::mem::take(&mut escapes_continue) || strings == Strings::Escapes;
         if bytes[at] == b';' {
             semicolons.push(at);
             at += 1;
@@ -97,6 +111,10 @@ pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, Warehouse
                 }
                 let word = sql.get(start..at).unwrap_or_default();
                 first_word = first_word.or(Some(word));
+                if opened.is_empty() {
+                    is_ordered |= word.eq_ignore_ascii_case("order");
+                    is_limited |= ["limit", "top", "offset", "fetch"].iter().any(|w| word.eq_ignore_ascii_case(w));
+                }
                 if word.eq_ignore_ascii_case("e") && bytes.get(at) == Some(&b'\'') {
                     at = end_of_quoted(bytes, at, b'\'', true)
                         .ok_or_else(|| fault(start, "a string is not closed", "close it with `'`"))?;
@@ -120,7 +138,7 @@ pub(crate) fn reading_statement(sql: &str) -> Result<ReadingStatement, Warehouse
     for at in semicolons {
         text.replace_range(at..=at, " ");
     }
-    Ok(ReadingStatement { text, has_with: word == "with" })
+    Ok(ReadingStatement { text, has_with: word == "with", is_ordered, is_limited })
 }
 
 fn is_name_start(c: u8) -> bool {
@@ -186,6 +204,18 @@ fn dollar_tag(bytes: &[u8], at: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    fn reading_statement(sql: &str) -> Result<ReadingStatement, WarehouseError> {
+        super::reading_statement(sql, Strings::Standard)
+    }
+
+    #[test]
+    fn where_backslashes_escape_a_string_ends_elsewhere() {
+        let sql = r"SELECT 'it\'s; (' AS a";
+        assert_eq!(super::reading_statement(sql, Strings::Escapes).unwrap().text, sql);
+        assert!(reading_statement(sql).is_err());
+        assert!(super::reading_statement(r"SELECT '\' ) -- '", Strings::Escapes).is_err());
+    }
+
     #[test]
     fn one_reading_statement_is_taken_as_it_is() {
         for sql in [
@@ -199,6 +229,20 @@ mod tests {
             "SELECT E'a'\n 'b\\';' AS x",
         ] {
             assert_eq!(reading_statement(sql).unwrap().text, sql);
+        }
+    }
+
+    #[test]
+    fn only_clauses_of_the_whole_order_and_limit_it() {
+        for (sql, ordered, limited) in [
+            ("SELECT 1", false, false),
+            ("SELECT a, rank() OVER (ORDER BY b) FROM (SELECT * FROM t ORDER BY 1 LIMIT 3) q", false, false),
+            ("SELECT a FROM t /* limit */ ORDER BY a -- limit", true, false),
+            ("WITH q AS (SELECT 1) SELECT 'order by', \"limit\" FROM q limit 5", false, true),
+            ("select top 5 * from t order by 1", true, true),
+        ] {
+            let statement = reading_statement(sql).unwrap();
+            assert_eq!((statement.is_ordered, statement.is_limited), (ordered, limited), "{sql}");
         }
     }
 

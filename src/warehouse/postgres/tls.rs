@@ -28,7 +28,7 @@ use super::config::{PostgresConfig, SslMode};
 use crate::warehouse::WarehouseError;
 
 /// The TLS connector of a connection, or none when `sslmode` is `disable`. Reads the certificate files.
-pub(super) fn connector(config: &PostgresConfig) -> Result<Option<MakeRustlsConnect>, WarehouseError> {
+pub(in crate::warehouse) fn connector(config: &PostgresConfig) -> Result<Option<MakeRustlsConnect>, WarehouseError> {
     // the provider is named here, so nothing depends on a process-wide default
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -132,7 +132,7 @@ impl ServerCertVerifier for ChainVerifier {
 
 /// Hands the client a stream whose handshake is already done, so that a failed handshake and a failed login are told
 /// apart by where they happen. Channel binding still works: the stream knows the server's certificate.
-pub(super) struct Encrypted;
+pub(in crate::warehouse) struct Encrypted;
 
 impl<S: TlsStream + Unpin> TlsConnect<S> for Encrypted {
     type Stream = S;

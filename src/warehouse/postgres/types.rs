@@ -15,7 +15,7 @@ use crate::warehouse::UNCONVERTIBLE_COLUMN;
 
 /// What the server is asked to do with a column before it sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rendering {
+pub(in crate::warehouse) enum Rendering {
     /// Nothing: it is sent in its own binary form.
     AsIs,
     Text,
@@ -24,6 +24,8 @@ enum Rendering {
     Json,
     TextArray,
     OutputTextArray,
+    /// Stands between these.
+    Between(&'static str, &'static str),
 }
 
 /// One column of a result.
@@ -45,8 +47,15 @@ pub(crate) struct Plan {
 impl Plan {
     /// `validated`: the server promises that texts are UTF-8 (it does not when the database's encoding is `SQL_ASCII`).
     pub(crate) fn new(columns: &[Column], validated: bool) -> Self {
-        let columns: Vec<_> =
-            columns.iter().map(|c| plan_column(c.name(), c.type_(), c.type_modifier(), validated)).collect();
+        Self::of(columns.iter().map(|c| {
+            let (carrier, rendering) = plan_type(c.type_(), c.type_modifier(), validated);
+            (c.name(), carrier, rendering)
+        }))
+    }
+
+    /// The plan for columns of these names.
+    pub(in crate::warehouse) fn of<'a>(columns: impl Iterator<Item = (&'a str, Carrier, Rendering)>) -> Self {
+        let columns: Vec<_> = columns.map(|(name, carrier, rendering)| plan_column(name, carrier, rendering)).collect();
         let mut fields: Vec<_> = columns.iter().map(|c| c.field.clone()).collect();
         if columns.iter().any(|c| c.carrier.can_be_unconvertible()) {
             fields.push(Field::new(UNCONVERTIBLE_COLUMN, DataType::Utf8, true));
@@ -62,12 +71,20 @@ impl Plan {
     /// The statement that returns every column in the form that its decoder reads, and where in it `sql` begins (in
     /// characters). Columns are named by place, so it does not matter how the query names them, or whether twice.
     pub(crate) fn statement(&self, sql: &str, limit: Option<usize>) -> (String, usize) {
+        if self.is_as_is() && limit.is_none() { (sql.to_string(), 0) } else { self.wrapped(sql, limit) }
+    }
+
+    /// Is every column sent in its own form?
+    pub(in crate::warehouse) fn is_as_is(&self) -> bool {
+        self.columns.iter().all(|c| c.rendering == Rendering::AsIs)
+    }
+
+    /// The same with `sql` as a subquery, needed or not. Result columns are named `c0`, `c1` …
+    pub(in crate::warehouse) fn wrapped(&self, sql: &str, limit: Option<usize>) -> (String, usize) {
         // a line of its own: the SQL may end in a comment
-        let as_is = self.columns.iter().all(|c| c.rendering == Rendering::AsIs);
-        let (before, after) = if as_is && limit.is_none() {
-            (String::new(), String::new())
-        } else {
-            let expressions: Vec<_> = self.columns.iter().enumerate().map(|(i, c)| c.expression(i)).collect();
+        let (before, after) = {
+            let expressions: Vec<_> =
+                self.columns.iter().enumerate().map(|(i, c)| format!("{} AS c{i}", c.expression(i))).collect();
             let names: Vec<_> = (0..self.columns.len()).map(|i| format!("c{i}")).collect();
             let limit = limit.map(|n| format!(" LIMIT {n}")).unwrap_or_default();
             let alias = if names.is_empty() { "q".to_string() } else { format!("q({})", names.join(", ")) };
@@ -87,12 +104,12 @@ impl ColumnPlan {
             Rendering::Json => format!("to_jsonb(c{index})"),
             Rendering::TextArray => format!("c{index}::text[]"),
             Rendering::OutputTextArray => format!("textin(array_out(c{index}))::text[]"),
+            Rendering::Between(before, after) => format!("{before}c{index}{after}"),
         }
     }
 }
 
-fn plan_column(name: &str, pg_type: &Type, type_modifier: i32, validated: bool) -> ColumnPlan {
-    let (carrier, rendering) = plan_type(pg_type, type_modifier, validated);
+fn plan_column(name: &str, carrier: Carrier, rendering: Rendering) -> ColumnPlan {
     let (data_type, json) = match carrier {
         Carrier::Bool => (DataType::Boolean, false),
         Carrier::Int16 => (DataType::Int16, false),
@@ -100,7 +117,9 @@ fn plan_column(name: &str, pg_type: &Type, type_modifier: i32, validated: bool) 
         Carrier::Int64 | Carrier::UInt32 => (DataType::Int64, false),
         Carrier::Float32 => (DataType::Float32, false),
         Carrier::Float64 => (DataType::Float64, false),
-        Carrier::Decimal { precision, scale } => (DataType::Decimal128(precision, scale), false),
+        Carrier::Decimal { precision, scale } | Carrier::DecimalText { precision, scale } => {
+            (DataType::Decimal128(precision, scale), false)
+        }
         Carrier::Date => (DataType::Date32, false),
         Carrier::Timestamp => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
         Carrier::Bytes => (DataType::Binary, false),
@@ -174,7 +193,7 @@ fn is_text_able(element: &Type) -> bool {
 }
 
 /// A declared `numeric(p,s)` that fits is a decimal; any other is its exact text.
-fn numeric_carrier(type_modifier: i32) -> Carrier {
+pub(in crate::warehouse) fn numeric_carrier(type_modifier: i32) -> Carrier {
     if type_modifier < 4 {
         return Carrier::NumericText;
     }

@@ -27,7 +27,7 @@ pub(super) enum ColumnBuilder {
     UInt32(Int64Builder),
     Float32(Float32Builder),
     Float64(Float64Builder),
-    Decimal { values: Decimal128Builder, precision: u8, scale: i8 },
+    Decimal { values: Decimal128Builder, precision: u8, scale: i8, as_text: bool },
     NumericText(BytesBuilder),
     Text { values: BytesBuilder, form: TextForm, validated: bool },
     Uuid(BytesBuilder),
@@ -57,8 +57,9 @@ impl ColumnBuilder {
             Carrier::UInt32 => Self::UInt32(Int64Builder::with_capacity(capacity)),
             Carrier::Float32 => Self::Float32(Float32Builder::with_capacity(capacity)),
             Carrier::Float64 => Self::Float64(Float64Builder::with_capacity(capacity)),
-            Carrier::Decimal { precision, scale } => {
-                Self::Decimal { values: Decimal128Builder::with_capacity(capacity), precision, scale }
+            Carrier::Decimal { precision, scale } | Carrier::DecimalText { precision, scale } => {
+                let as_text = matches!(carrier, Carrier::DecimalText { .. });
+                Self::Decimal { values: Decimal128Builder::with_capacity(capacity), precision, scale, as_text }
             }
             Carrier::NumericText => Self::NumericText(bytes()),
             Carrier::Text { validated } | Carrier::Json { validated } => text(TextForm::Plain, validated),
@@ -100,8 +101,9 @@ impl ColumnBuilder {
             Self::UInt32(b) => b.append_value(i64::from(u32::from_be_bytes(fixed(field)?))),
             Self::Float32(b) => b.append_value(f32::from_be_bytes(fixed(field)?)),
             Self::Float64(b) => b.append_value(f64::from_be_bytes(fixed(field)?)),
-            Self::Decimal { values, precision, scale } => {
-                values.append_value(numeric::to_i128(field, *precision, *scale)?)
+            Self::Decimal { values, precision, scale, as_text } => {
+                let read = if *as_text { numeric::of_text } else { numeric::to_i128 };
+                values.append_value(read(field, *precision, *scale)?)
             }
             Self::NumericText(b) => b.append_with(|out| numeric::write_text(field, out))?,
             Self::Text { values, form, validated } => {
@@ -150,7 +152,7 @@ impl ColumnBuilder {
             Self::Int64(b) | Self::UInt32(b) => Arc::new(b.finish()),
             Self::Float32(b) => Arc::new(b.finish()),
             Self::Float64(b) => Arc::new(b.finish()),
-            Self::Decimal { values, precision, scale } => {
+            Self::Decimal { values, precision, scale, .. } => {
                 Arc::new(values.finish().with_precision_and_scale(*precision, *scale)?)
             }
             Self::NumericText(b) | Self::Uuid(b) => Arc::new(b.finish_text()?),

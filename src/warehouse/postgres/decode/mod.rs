@@ -32,6 +32,11 @@ pub(crate) enum Carrier {
         precision: u8,
         scale: i8,
     },
+    /// The same, sent as its decimal text.
+    DecimalText {
+        precision: u8,
+        scale: i8,
+    },
     /// A `numeric` without a declared precision: its exact decimal text.
     NumericText,
     /// `validated`: known to be UTF-8.
@@ -65,7 +70,9 @@ impl Carrier {
     /// Are there values of the type that Arrow cannot hold?
     pub(crate) fn can_be_unconvertible(self) -> bool {
         match self {
-            Self::Decimal { .. } | Self::Date | Self::Timestamp | Self::TextArray { .. } => true,
+            Self::Decimal { .. } | Self::DecimalText { .. } | Self::Date | Self::Timestamp | Self::TextArray { .. } => {
+                true
+            }
             Self::Text { validated } | Self::PaddedText { validated } => !validated,
             Self::Json { validated } | Self::Jsonb { validated } => !validated,
             Self::Bool

@@ -84,6 +84,50 @@ pub(super) fn to_i128(field: &[u8], precision: u8, scale: i8) -> Result<i128, Fa
     Ok(if number.sign == NEGATIVE { -value } else { value })
 }
 
+/// The number that `text` writes (`-12.30`) times 10^scale, exactly. `precision` bounds its digits.
+pub(super) fn of_text(text: &[u8], precision: u8, scale: i8) -> Result<i128, Fault> {
+    const NO_NUMBER: Fault = Fault::Broken("a malformed decimal text");
+    if text == b"NaN" {
+        return Err(Fault::Unconvertible("the number is NaN"));
+    }
+    let (digits, negative) = match text.split_first() {
+        Some((b'-', digits)) => (digits, true),
+        _ => (text, false),
+    };
+    let (mut value, mut seen, mut places) = (0_i128, 0, None);
+    for byte in digits {
+        match (byte, places) {
+            (b'.', None) => places = Some(0_i8),
+            (b'0'..=b'9', _) => {
+                let digit = i128::from(byte - b'0');
+                seen += 1;
+                if let Some(places) = &mut places {
+                    if *places == scale {
+                        if digit != 0 {
+                            return Err(Fault::Unconvertible(
+                                "the number has more decimal places than the column declares",
+                            ));
+                        }
+                        continue;
+                    }
+                    *places += 1;
+                }
+                value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or(TOO_LARGE)?;
+            }
+            _ => return Err(NO_NUMBER),
+        }
+    }
+    if seen == 0 {
+        return Err(NO_NUMBER);
+    }
+    let missing = u32::from(scale.cast_unsigned()) - u32::from(places.unwrap_or(0).cast_unsigned());
+    value = 10_i128.checked_pow(missing).and_then(|zeros| value.checked_mul(zeros)).ok_or(TOO_LARGE)?;
+    if value >= 10_i128.pow(u32::from(precision.min(38))) {
+        return Err(TOO_LARGE);
+    }
+    Ok(if negative { -value } else { value })
+}
+
 /// The number as the server writes it, with all its decimal places.
 pub(super) fn write_text(field: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     let number = Numeric::parse(field)?;
@@ -205,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn a_decimal_text_is_taken_exactly_or_not_at_all() {
+        for (text, want) in [("12.3", 1230), ("-0.05", -5), (".5", 50), ("7", 700), ("1.500", 150)] {
+            assert_eq!(of_text(text.as_bytes(), 10, 2), Ok(want), "{text}");
+        }
+        for text in ["0.001", "123456789.00", "NaN"] {
+            assert!(matches!(of_text(text.as_bytes(), 10, 2), Err(Fault::Unconvertible(_))), "{text}");
+        }
+        for text in ["", "-", ".", "1e3", "1.2.3", "+1", " 1"] {
+            assert!(matches!(of_text(text.as_bytes(), 10, 2), Err(Fault::Broken(_))), "{text}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_numeric_are_refused() {
         for field in [&[][..], &[0, 1, 0, 0, 0, 0, 0, 0], &[0, 0, 0, 0, 0x12, 0, 0, 0]] {
             assert_eq!(to_i128(field, 10, 2), Err(MALFORMED));
@@ -226,6 +283,7 @@ mod tests {
             let sign = if units < 0 { "-" } else { "" };
             let number = if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
             prop_assert_eq!(to_i128(&binary(&number), 38, scale), Ok(units));
+            prop_assert_eq!(of_text(number.as_bytes(), 38, scale), Ok(units));
         }
     }
 }

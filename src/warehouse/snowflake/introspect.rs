@@ -1,0 +1,116 @@
+//! What can be read, and what a query will cost.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::DataType;
+use serde::Deserialize;
+
+use super::error::Sent;
+use super::names::{parse, quoted, written};
+use super::plan::{plan_column, shown};
+use super::query::collect;
+use super::session::Session;
+use crate::values::ValueType;
+use crate::warehouse::statement::ReadingStatement;
+use crate::warehouse::{ColumnInfo, CostEstimate, TableInfo, WarehouseError};
+
+const TABLES: &str = include_str!("../../../sql/warehouse/snowflake/tables.sql");
+
+/// The tables and views of the connection's database that its role can see.
+pub(super) async fn tables(session: &Arc<Session>) -> Result<Vec<TableInfo>, WarehouseError> {
+    let rows = texts(session, TABLES).await?;
+    let tables = rows.into_iter().filter_map(|row| match row.as_slice() {
+        [Some(schema), Some(table), kind] => {
+            let kind = match kind.as_deref() {
+                Some("VIEW") => "view",
+                Some("MATERIALIZED VIEW") => "materialized view",
+                Some("EXTERNAL TABLE") => "external table",
+                Some("TEMPORARY TABLE" | "LOCAL TEMPORARY") => "temporary table",
+                _ => "table",
+            };
+            let name = format!("{}.{}", written(schema), written(table));
+            Some(TableInfo { name, kind: kind.to_string(), columns: None })
+        }
+        _ => None,
+    });
+    Ok(tables.collect())
+}
+
+/// The columns of a table, by the service's description of a read of it: no warehouse has to run for that.
+pub(super) async fn columns(session: &Session, table: &str) -> Result<Vec<ColumnInfo>, WarehouseError> {
+    let name: Vec<String> = parse(table)?.iter().map(|part| quoted(part)).collect();
+    let sql = format!("SELECT * FROM {}", name.join("."));
+    let data = session.describe(&sql, Sent { sql: "", lines_before: 0 }).await?;
+    let columns = data.rowtype.unwrap_or_default().into_iter().map(|column| ColumnInfo {
+        warehouse_type: shown(&column),
+        value_type: plan_column(&column).ok().and_then(|c| ValueType::of(&c.field)).map(|t| t.to_string()),
+        nullable: column.nullable.unwrap_or(true),
+        name: column.name,
+    });
+    Ok(columns.collect())
+}
+
+#[derive(Deserialize)]
+struct Explained {
+    #[serde(rename = "GlobalStats")]
+    stats: Stats,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Stats {
+    partitions_total: Option<u64>,
+    partitions_assigned: Option<u64>,
+    bytes_assigned: Option<u64>,
+}
+
+/// What is left to read after the planner's pruning. None where the role may not see it (secure views) or the service
+/// does not tell.
+pub(super) async fn estimate(
+    session: &Arc<Session>,
+    statement: &ReadingStatement,
+) -> Result<Option<CostEstimate>, WarehouseError> {
+    let rows = match texts(session, &format!("EXPLAIN USING JSON\n{}", statement.text)).await {
+        Ok(rows) => rows,
+        Err(e) if e.is_retryable() => return Err(e),
+        Err(e) => {
+            tracing::debug!(error = %e, "no estimate");
+            return Ok(None);
+        }
+    };
+    let text: String = rows.into_iter().flatten().flatten().collect();
+    let Ok(Explained { stats }) = serde_json::from_str(&text) else { return Ok(None) };
+    Ok(Some(CostEstimate {
+        bytes: stats.bytes_assigned,
+        partitions: stats.partitions_assigned.zip(stats.partitions_total),
+        source: "EXPLAIN",
+        ..CostEstimate::default()
+    }))
+}
+
+/// A small result as texts.
+async fn texts(session: &Arc<Session>, sql: &str) -> Result<Vec<Vec<Option<String>>>, WarehouseError> {
+    let mut rows = Vec::new();
+    for batch in collect(session, sql).await? {
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .map(|c| arrow::compute::cast(c, &DataType::Utf8))
+            .collect::<Result<_, _>>()
+            .map_err(|e| WarehouseError::bug(format!("the service's catalog answered in another form: {e}")))?;
+        let columns: Vec<_> = columns.iter().map(|c| c.as_string::<i32>()).collect();
+        rows.extend(
+            (0..batch.num_rows()).map(|row| {
+                columns.iter().map(|c| c.is_valid(row).then(|| c.value(row).to_string())).collect::<Vec<_>>()
+            }),
+        );
+    }
+    Ok(rows)
+}
+
+/// Who and where the session is, for `test`.
+pub(super) async fn version(session: &Arc<Session>) -> Result<String, WarehouseError> {
+    let rows = texts(session, "SELECT CURRENT_VERSION()").await?;
+    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_else(|| session.server_version.clone()))
+}
