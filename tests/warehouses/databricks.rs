@@ -203,7 +203,9 @@ impl Subject for Scripted {
             Ask::LongText => "SELECT * FROM long".into(),
             Ask::Rows(n) => {
                 let name = format!("rows_{n}");
-                self.fake.script(&name, Script::Table(counting(n)));
+                // large results come in large chunks, as from a real service (here 9 MiB each)
+                let chunk_rows = if n < 1_000_000 { 20_000 } else { 400_000 };
+                self.fake.script(&name, Script::Table(Table { chunk_rows, ..counting(n) }));
                 format!("SELECT * FROM {name}")
             }
             Ask::Slow => "SELECT * FROM slow".into(),
