@@ -33,12 +33,15 @@ pub(super) enum Fault {
     Api(ApiError),
     /// There was no (whole) answer.
     Transport(WarehouseError),
+    /// There was an answer that the crate cannot read: a proxy's or a front end's page about trouble, which may be that
+    /// the token was refused.
+    Unreadable(WarehouseError),
 }
 
 impl Fault {
     pub(super) fn into_error(self, what: &str, sent: Option<Sent<'_>>, asker: &Asker) -> WarehouseError {
         match self {
-            Self::Login(e) | Self::Transport(e) => e,
+            Self::Login(e) | Self::Transport(e) | Self::Unreadable(e) => e,
             Self::Api(e) => e.into_error(what, sent, asker),
         }
     }
@@ -48,6 +51,7 @@ impl Fault {
             Self::Login(_) => None,
             Self::Api(e) => e.passing(),
             Self::Transport(e) => e.is_retryable().then_some(Duration::ZERO),
+            Self::Unreadable(_) => Some(Duration::ZERO),
         }
     }
 }
@@ -94,12 +98,11 @@ impl Api {
                         code: u16::try_from(error.code).unwrap_or_default(),
                         reason: reason.unwrap_or(error.status),
                         message: error.message,
-                        // the crate drops the answer's headers
+                        // the crate drops the answer's headers: the pauses are those that Google's documentation asks for
                         retry_after: None,
                     })
                 }
-                // not JSON: a proxy's or a front end's page about trouble
-                BQError::RequestError(e) if e.is_decode() => Fault::Transport(WarehouseError::retry(format!(
+                BQError::RequestError(e) if e.is_decode() => Fault::Unreadable(WarehouseError::retry(format!(
                     "{what} was answered with something else than was asked for"
                 ))),
                 BQError::RequestError(e) => Fault::Transport(http::of_transport(e, what)),
@@ -162,6 +165,9 @@ impl Api {
                     renewed = true;
                     continue;
                 }
+            }
+            if matches!(fault, Fault::Unreadable(_)) {
+                self.tokens.refused(&token).await;
             }
             let Some(asked_for) = fault.passing() else { return Err(fault) };
             match waits.next() {

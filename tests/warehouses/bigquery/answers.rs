@@ -73,6 +73,21 @@ async fn an_answer_that_gets_lost_is_no_second_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_about_trouble_is_no_answer() {
+    let fake = Fake::start().await;
+    let warehouse = suite::open(&fake, &with(&fake, &[("dataset", "shop")]));
+    // the one is asked by the crate's client, the other by ours
+    fake.server.set_faults(Faults { pages: 1, ..Faults::default() });
+    assert_eq!(warehouse.tables().await.unwrap().len(), 2);
+    fake.server.set_faults(Faults { pages: 1, ..Faults::default() });
+    warehouse.describe(&numbers(10)).await.unwrap();
+    fake.server.set_faults(Faults { pages: usize::MAX, ..Faults::default() });
+    for error in [warehouse.tables().await.unwrap_err(), warehouse.describe(&numbers(10)).await.unwrap_err()] {
+        assert!(error.is_retryable() && !error.message.contains("html"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_that_would_cost_too_much_is_not_run() {
     let fake = Fake::start().await;
     let warehouse = suite::open(&fake, &with(&fake, &[("maximum_bytes_billed", "1 MB")]));

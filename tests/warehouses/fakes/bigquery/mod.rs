@@ -82,6 +82,8 @@ pub struct Faults {
     pub deny_sessions: Option<String>,
     /// REST requests (not for tokens) are refused so.
     pub refuse: Option<Refusal>,
+    /// So many REST requests are answered with a page, as a proxy or a front end does that has trouble.
+    pub pages: usize,
     /// Tokens are good for so long.
     pub token_seconds: Option<u64>,
 }

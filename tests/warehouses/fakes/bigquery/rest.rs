@@ -80,6 +80,11 @@ async fn answer(state: &Arc<State>, request: Request) -> Response {
     state.requests.fetch_add(1, Ordering::Relaxed);
     {
         let mut inner = state.inner();
+        if inner.faults.pages > 0 {
+            inner.faults.pages -= 1;
+            let page = Response::builder().status(StatusCode::BAD_GATEWAY).header(header::CONTENT_TYPE, "text/html");
+            return page.body(Body::from("<html>502 Bad Gateway</html>")).expect("a page");
+        }
         if let Some((times, seconds)) = inner.faults.throttle.as_mut().filter(|(times, _)| *times > 0) {
             *times = times.saturating_sub(1);
             let mut response = refuse(403, "rateLimitExceeded", "Exceeded rate limits: too many api requests per user");
