@@ -73,59 +73,57 @@ pub(super) enum Failure {
 /// Sends a request, again (at most five times) after throttling (429), overload (502, 503, 504) and lost connections.
 /// Only for requests that may be repeated. `what` names the request in errors, for example `the login`.
 pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
-    let mut waits = waits();
-    loop {
-        let Some(attempt) = request.try_clone() else {
-            return Err(Failure::Transport(WarehouseError::bug(format!("{what} cannot be repeated"))));
-        };
-        let failure = match send_once(attempt, what).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
-        };
-        let asked_for = match &failure {
-            Failure::Refused(refusal) if is_passing(refusal.status) => refusal.retry_after.unwrap_or_default(),
-            Failure::Transport(e) if e.is_retryable() => Duration::ZERO,
-            _ => return Err(failure),
-        };
-        match waits.next() {
-            Some(wait) if asked_for <= LONGEST_WAIT => {
-                let wait = wait.max(asked_for);
-                tracing::debug!(what, wait_ms = wait.as_millis() as u64, "a request failed, trying again");
-                tokio::time::sleep(wait).await;
-            }
-            _ => return Err(failure),
-        }
-    }
+    send_again(request, what, |failure, _| match failure {
+        Failure::Refused(refusal) => is_passing(refusal.status),
+        Failure::Transport(e) => e.is_retryable(),
+    })
+    .await
+    .map_err(|(failure, _)| failure)
 }
 
 /// As [`send`], for a request that must not be carried out twice: again only when no connection was made (so nothing was
 /// sent), and when the server says that it did not take it (429, 503). An answer that was lost is an error.
 pub(super) async fn send_unrepeatable(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+    let sent = send_again(request, what, |failure, unsent| match failure {
+        Failure::Refused(refusal) => matches!(refusal.status.as_u16(), 429 | 503),
+        Failure::Transport(e) => unsent && e.is_retryable(),
+    });
+    sent.await.map_err(|(failure, unsent)| match failure {
+        Failure::Transport(e) if !unsent => Failure::Transport(lost(e)),
+        failure => failure,
+    })
+}
+
+/// Sends a request, again while `again` says so of the failure (and of whether the request was never sent).
+async fn send_again(
+    request: RequestBuilder,
+    what: &str,
+    again: impl Fn(&Failure, bool) -> bool,
+) -> Result<Response, (Failure, bool)> {
     let mut waits = waits();
     loop {
         let Some(attempt) = request.try_clone() else {
-            return Err(Failure::Transport(WarehouseError::bug(format!("{what} cannot be repeated"))));
+            return Err((Failure::Transport(WarehouseError::bug(format!("{what} cannot be repeated"))), true));
         };
-        let (failure, asked_for) = match attempt.send().await {
+        let (failure, unsent) = match attempt.send().await {
             Ok(response) if response.status().is_success() => return Ok(response),
-            Ok(response) => {
-                let refusal = refusal(response).await;
-                let asked_for =
-                    matches!(refusal.status.as_u16(), 429 | 503).then(|| refusal.retry_after.unwrap_or_default());
-                (Failure::Refused(refusal), asked_for)
-            }
+            Ok(response) => (Failure::Refused(refusal(response).await), false),
             Err(e) => {
                 let unsent = e.is_connect();
-                let error = of_transport(e, what);
-                let asked_for = (unsent && error.is_retryable()).then_some(Duration::ZERO);
-                (Failure::Transport(if unsent { error } else { lost(error) }), asked_for)
+                (Failure::Transport(of_transport(e, what)), unsent)
             }
         };
-        match (asked_for, waits.next()) {
-            (Some(asked_for), Some(wait)) if asked_for <= LONGEST_WAIT => {
-                tokio::time::sleep(wait.max(asked_for)).await;
+        let asked_for = match &failure {
+            Failure::Refused(refusal) => refusal.retry_after.unwrap_or_default(),
+            Failure::Transport(_) => Duration::ZERO,
+        };
+        match waits.next() {
+            Some(wait) if again(&failure, unsent) && asked_for <= LONGEST_WAIT => {
+                let wait = wait.max(asked_for);
+                tracing::debug!(what, wait_ms = wait.as_millis() as u64, "a request failed, trying again");
+                tokio::time::sleep(wait).await;
             }
-            _ => return Err(failure),
+            _ => return Err((failure, unsent)),
         }
     }
 }
