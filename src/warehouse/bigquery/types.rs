@@ -111,8 +111,11 @@ impl FieldSchema {
                 DataType::Decimal128(precision, scale)
             }
             "BIGNUMERIC" => {
-                let (precision, scale) = decimal(76, 38, 76)?;
-                DataType::Decimal256(precision, scale)
+                match decimal(76, 38, 76)? {
+                    (precision, scale) if precision <= 38 => DataType::Decimal128(precision, scale),
+                    // a profile holds no decimal so wide: its exact text
+                    _ => DataType::Utf8,
+                }
             }
             "STRING" | "GEOGRAPHY" | "JSON" | "TIME" | "INTERVAL" => DataType::Utf8,
             "BYTES" => DataType::Binary,
@@ -177,7 +180,7 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         (a, b) if a == b => true,
         (Null, _) | (LargeUtf8 | Utf8View | Time64(_) | Interval(IntervalUnit::MonthDayNano), Utf8) => true,
         (Int8 | Int16 | Int32, Int64) | (Float32, Float64) | (LargeBinary | BinaryView, Binary) => true,
-        (Decimal128(_, _) | Decimal256(_, _), Decimal128(_, _) | Decimal256(_, _)) => true,
+        (Decimal128(_, _) | Decimal256(_, _), Decimal128(_, _) | Decimal256(_, _) | Utf8) => true,
         (Timestamp(_, _) | Date32, Timestamp(TimeUnit::Microsecond, _)) => true,
         (List(a) | LargeList(a), List(b)) => fits(a.data_type(), b.data_type()),
         (Struct(a), Struct(b)) => {
@@ -221,6 +224,10 @@ fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
             let texts = intervals.iter().map(|v| v.map(|v| interval(v.months, v.days, v.nanoseconds)));
             Ok(Arc::new(texts.collect::<StringArray>()))
         }
+        (from, DataType::Utf8) if from.is_decimal() => {
+            let texts = cast_with_options(column, to, &exact).map_err(text)?;
+            Ok(Arc::new(texts.as_string::<i32>().iter().map(|t| t.map(plain)).collect::<StringArray>()))
+        }
         (from, _) if fits(from, to) => {
             let made = cast_with_options(column, to, &exact).map_err(text)?;
             if from.is_decimal() {
@@ -234,6 +241,11 @@ fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
         }
         (from, _) => Err(format!("it comes as {from}, where the dry run told {to}")),
     }
+}
+
+/// A decimal without the zeros at its end, as BigQuery itself writes it.
+fn plain(decimal: &str) -> &str {
+    if decimal.contains('.') { decimal.trim_end_matches('0').trim_end_matches('.') } else { decimal }
 }
 
 /// As BigQuery itself writes an interval: `Y-M D H:M:S[.F]`.
@@ -289,8 +301,8 @@ mod tests {
                 DataType::Int64,
                 DataType::Decimal128(38, 9),
                 DataType::Decimal128(10, 2),
-                DataType::Decimal256(76, 38),
-                DataType::Decimal256(40, 4),
+                DataType::Utf8,
+                DataType::Utf8,
                 DataType::Decimal128(7, 0)
             ]
         );
