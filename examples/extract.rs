@@ -47,7 +47,9 @@ pub async fn run(mut arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
     let (mut rows, mut batches, mut bytes) = (0, 0, 0);
     while let Some(batch) = running.stream.try_next().await? {
         rows += batch.num_rows();
-        bytes += batch.get_array_memory_size();
+        // of its own rows: slices of one buffer would each count all of it
+        let columns = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
+        bytes += columns.sum::<Result<usize, _>>()?;
         batches += 1;
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -28,6 +28,8 @@ use crate::warehouse::{QueryOptions, Warehouse, WarehouseError, WarehouseErrorKi
 
 /// Tries of one extraction, the first included.
 const MAX_TRIES: usize = 4;
+/// A server that asks for more patience is left to the next run.
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// A finished comparison.
 pub(super) struct Extracted {
@@ -72,6 +74,9 @@ impl Engine {
                 }) => *after,
                 _ => Duration::ZERO,
             };
+            if asked_for > LONGEST_WAIT {
+                return Err(error);
+            }
             let wait = wait.max(asked_for);
             retries += 1;
             tracing::warn!(model = extraction.model.slug, %error, wait_ms = wait.as_millis() as u64, "the warehouse failed, trying again");

@@ -7,6 +7,8 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 
+use tokio_util::sync::CancellationToken;
+
 use super::text::{chain, human};
 use super::{WarehouseError, WarehouseErrorKind};
 
@@ -73,7 +75,7 @@ pub(super) enum Failure {
 /// Sends a request, again (at most five times) after throttling (429), overload (502, 503, 504) and lost connections.
 /// Only for requests that may be repeated. `what` names the request in errors, for example `the login`.
 pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
-    send_again(request, what, |failure, _| match failure {
+    send_again(request, what, &CancellationToken::new(), |failure, _| match failure {
         Failure::Refused(refusal) => is_passing(refusal.status),
         Failure::Transport(e) => e.is_retryable(),
     })
@@ -83,8 +85,14 @@ pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response
 
 /// As [`send`], for a request that must not be carried out twice: again only when no connection was made (so nothing was
 /// sent), and when the server says that it did not take it (429, 503). An answer that was lost is an error.
-pub(super) async fn send_unrepeatable(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
-    let sent = send_again(request, what, |failure, unsent| match failure {
+///
+/// Once it is `unwanted` it is not sent again.
+pub(super) async fn send_unrepeatable(
+    request: RequestBuilder,
+    what: &str,
+    unwanted: &CancellationToken,
+) -> Result<Response, Failure> {
+    let sent = send_again(request, what, unwanted, |failure, unsent| match failure {
         Failure::Refused(refusal) => matches!(refusal.status.as_u16(), 429 | 503),
         Failure::Transport(e) => unsent && e.is_retryable(),
     });
@@ -98,6 +106,7 @@ pub(super) async fn send_unrepeatable(request: RequestBuilder, what: &str) -> Re
 async fn send_again(
     request: RequestBuilder,
     what: &str,
+    unwanted: &CancellationToken,
     again: impl Fn(&Failure, bool) -> bool,
 ) -> Result<Response, (Failure, bool)> {
     let mut waits = waits();
@@ -121,7 +130,10 @@ async fn send_again(
             Some(wait) if again(&failure, unsent) && asked_for <= LONGEST_WAIT => {
                 let wait = wait.max(asked_for);
                 tracing::debug!(what, wait_ms = wait.as_millis() as u64, "a request failed, trying again");
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = unwanted.cancelled() => return Err((failure, unsent)),
+                }
             }
             _ => return Err((failure, unsent)),
         }
@@ -214,10 +226,24 @@ pub(super) fn of_transport(error: reqwest::Error, what: &str) -> WarehouseError 
         return WarehouseError::retry(format!("{what} failed: no answer came in time"))
             .with_hint("the service or the network is slow; try again, or raise `idle_timeout`");
     }
-    if decode && source_of::<std::io::Error>(&error).is_none() {
+    // a body that breaks off is told as one that cannot be decoded; HTTP/2 names no I/O error as its cause
+    let broke = source_of::<std::io::Error>(&error).is_some() || broke_in_body(&error);
+    if decode && !broke {
         return WarehouseError::bug(format!("{what} was answered with something else than was asked for: {text}"));
     }
     WarehouseError::retry(format!("{what} failed: the connection was lost: {text}")).with_hint("try again")
+}
+
+/// Is one of the causes the client's own error of a body?
+fn broke_in_body(error: &reqwest::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if cause.downcast_ref::<reqwest::Error>().is_some_and(|e| e.is_body() || e.is_timeout()) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// The first cause of that type. An I/O error keeps its own cause inside.
@@ -261,6 +287,16 @@ async fn start_of(mut response: Response) -> String {
 /// An answer's whole body, of a size that the server's own chunking bounds.
 pub(super) async fn body(response: Response, what: &str) -> Result<bytes::Bytes, WarehouseError> {
     response.bytes().await.map_err(|e| of_transport(e, what))
+}
+
+/// Is it this machine? Only to it does anything go that is not encrypted.
+pub(super) fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        None => false,
+    }
 }
 
 /// A statement that ran for longer than it may.

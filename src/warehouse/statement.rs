@@ -41,6 +41,8 @@ pub fn reading_statement(sql: &str, dialect: &dyn Dialect) -> Result<ReadingStat
     let (mut semicolons, mut opened) = (Vec::new(), Vec::new());
     // the first words outside parentheses: `WITH` and, after its queries, the verb
     let (mut first, mut verb): (Option<&Token>, Option<&Word>) = (None, None);
+    // `FROM t INSERT INTO …` writes, in Spark's dialect
+    let mut insert = None;
     for token in &tokens {
         let at = token.span.start;
         match &token.token {
@@ -62,6 +64,7 @@ pub fn reading_statement(sql: &str, dialect: &dyn Dialect) -> Result<ReadingStat
             Token::Word(word) if opened.is_empty() && word.quote_style.is_none() => {
                 let is_verb = READS.iter().chain(WRITES).any(|v| word.value.eq_ignore_ascii_case(v));
                 verb = verb.or_else(|| is_verb.then_some(word));
+                insert = insert.or_else(|| word.value.eq_ignore_ascii_case("insert").then_some(word));
             }
             _ => {}
         }
@@ -72,6 +75,11 @@ pub fn reading_statement(sql: &str, dialect: &dyn Dialect) -> Result<ReadingStat
     }
     let hint = "a model is one statement that reads: SELECT or WITH … SELECT";
     let refused = |word: &str| WarehouseError::sql(format!("`{word}` does not read rows")).with_hint(hint);
+    if let (Some(verb), Some(insert)) = (verb, insert)
+        && verb.value.eq_ignore_ascii_case("from")
+    {
+        return Err(refused(&insert.value));
+    }
     match first {
         None => return Err(WarehouseError::sql("the SQL is empty").with_hint(hint)),
         Some(Token::LParen) => {}
@@ -103,7 +111,7 @@ pub(super) fn offset(sql: &str, at: Location) -> Option<usize> {
         (usize::try_from(at.line).ok()?.checked_sub(1)?, usize::try_from(at.column).ok()?.checked_sub(1)?);
     let mut lines = sql.split('\n');
     let before: usize = lines.by_ref().take(line).map(|l| l.chars().count() + 1).sum();
-    lines.next().map(|_| before + column)
+    lines.next().and_then(|_| before.checked_add(column))
 }
 
 /// Points at a line and column (from 1) of the model's SQL, as warehouses report them.
@@ -138,11 +146,13 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        let bad: [(&dyn Dialect, &str, &str); 8] = [
+        let bad: [(&dyn Dialect, &str, &str); 10] = [
             (&SnowflakeDialect {}, "", "empty"),
             (&SnowflakeDialect {}, "SELECT 1; DROP TABLE t", "more than one statement"),
             (&SnowflakeDialect {}, "DELETE FROM t", "does not read"),
             (&DatabricksDialect {}, "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "`INSERT` does not read"),
+            (&DatabricksDialect {}, "FROM a INSERT INTO t SELECT *", "`INSERT` does not read"),
+            (&DatabricksDialect {}, "WITH a AS (SELECT 1) FROM a INSERT INTO t SELECT *", "`INSERT` does not read"),
             (&BigQueryDialect {}, "SELECT 1)", "closed that was not opened"),
             (&BigQueryDialect {}, "SELECT (1", "not closed"),
             (&BigQueryDialect {}, "DECLARE x INT64", "does not read"),

@@ -6,8 +6,8 @@
 //!                    |  or its stream is dropped
 //! ```
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -15,7 +15,8 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use tokio::sync::mpsc;
+use futures::FutureExt;
+use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -91,14 +92,16 @@ impl From<Enough> for End {
 
 struct Canceller {
     asked: CancellationToken,
-    /// Set by whoever tells the warehouse, or by the query's own end.
-    settled: AtomicBool,
+    /// Set once the warehouse was told, or by the query's own end. Held while it is being told: whoever comes second
+    /// waits until that is done.
+    settled: Mutex<bool>,
     stop: Arc<dyn StopQuery>,
 }
 
 impl Canceller {
     async fn stop_once(&self) {
-        if self.settled.swap(true, Ordering::AcqRel) {
+        let mut settled = self.settled.lock().await;
+        if std::mem::replace(&mut *settled, true) {
             return;
         }
         match tokio::time::timeout(STOP_TIMEOUT, self.stop.stop()).await {
@@ -124,11 +127,12 @@ where
     R: FnOnce(Batches) -> F + Send + 'static,
     F: Future<Output = Result<End, WarehouseError>> + Send,
 {
-    let canceller = Arc::new(Canceller { asked: CancellationToken::new(), settled: AtomicBool::new(false), stop });
+    let canceller = Arc::new(Canceller { asked: CancellationToken::new(), settled: Mutex::new(false), stop });
     let (sender, receiver) = mpsc::channel(WAITING_BATCHES);
     let cancel = canceller.clone();
     tokio::spawn(async move {
-        let reading = read(Batches { sender: sender.clone(), left: limit });
+        // a panic must not look like the end of the rows: what is missing would count as removed
+        let reading = AssertUnwindSafe(read(Batches { sender: sender.clone(), left: limit })).catch_unwind();
         let outcome = tokio::select! {
             biased;
             () = canceller.asked.cancelled() => {
@@ -136,10 +140,10 @@ where
             }
             // the reader was dropped
             () = sender.closed() => Ok(End::Abandoned),
-            outcome = reading => outcome,
+            outcome = reading => outcome.unwrap_or_else(|_| Err(WarehouseError::bug("reading the result panicked"))),
         };
         match outcome {
-            Ok(End::Complete) => canceller.settled.store(true, Ordering::Release),
+            Ok(End::Complete) => *canceller.settled.lock().await = true,
             Ok(End::Abandoned) => {
                 // whoever reads need not wait for the stop
                 drop(sender);
@@ -153,4 +157,49 @@ where
     });
     let stream = Box::pin(RecordBatchStreamAdapter::new(schema, ReceiverStream::new(receiver)));
     RunningQuery { stream, cancel }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow::datatypes::Schema;
+    use futures::StreamExt;
+
+    use super::*;
+
+    /// Takes its time.
+    #[derive(Default)]
+    struct Slowly {
+        stops: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl StopQuery for Slowly {
+        async fn stop(&self) -> Result<(), WarehouseError> {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.stops.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_ends_with_an_error_and_stops_the_query() {
+        let stop = Arc::new(Slowly::default());
+        let mut running = start(Arc::new(Schema::empty()), None, stop.clone(), |_| async { panic!("odd answer") });
+        let error = running.stream.next().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+        assert_eq!(stop.stops.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cancel_returns_when_the_warehouse_was_told_whoever_told_it() {
+        let stop = Arc::new(Slowly::default());
+        let RunningQuery { stream, cancel } =
+            start(Arc::new(Schema::empty()), None, stop.clone(), |_| std::future::pending());
+        drop(stream);
+        cancel.cancel().await;
+        assert_eq!(stop.stops.load(Ordering::SeqCst), 1);
+    }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 use super::parameters::PARAMETERS;
+use crate::warehouse::http::is_loopback;
 use crate::warehouse::text::parse_duration;
 use crate::warehouse::{ConnectionParams, WarehouseError};
 
@@ -213,16 +214,6 @@ fn is_project(text: &str) -> bool {
 
 fn is_dataset(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
-}
-
-/// Is the host this machine?
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 #[cfg(test)]

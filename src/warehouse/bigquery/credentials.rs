@@ -11,8 +11,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::config::{Authorization, BigQueryConfig, is_loopback};
+use super::config::{Authorization, BigQueryConfig};
 use crate::warehouse::WarehouseError;
+use crate::warehouse::http::is_loopback;
 
 /// Enough to run queries and to read their results, not more.
 pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/bigquery";

@@ -64,7 +64,9 @@ pub(super) fn patience(status: &Status) -> Option<Duration> {
         Some(Value::Number(n)) => n,
         _ => 0,
     };
-    let delay = Duration::new(number(1), u32::try_from(number(2)).ok()?.min(999_999_999));
+    // a negative number of seconds comes as one beyond what is signed
+    let seconds = i64::try_from(number(1)).ok()?.unsigned_abs();
+    let delay = Duration::new(seconds, u32::try_from(number(2)).ok()?.min(999_999_999));
     (!delay.is_zero()).then_some(delay)
 }
 

@@ -75,7 +75,8 @@ impl Tokens {
             None => state.credentials.insert(Credentials::find(&self.config)?).clone(),
         };
         let Granted { access_token, expires_in } = self.ask(&credentials).await?;
-        let lifetime = Duration::from_secs(expires_in);
+        // no answer is believed beyond a day
+        let lifetime = Duration::from_secs(expires_in.min(86_400));
         // a short-lived token is used for half its life
         let until = Instant::now() + lifetime.saturating_sub(MARGIN).max(lifetime / 2);
         state.held = Some(Held { token: access_token.clone(), until });

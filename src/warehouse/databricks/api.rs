@@ -10,6 +10,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::auth::Auth;
 use super::config::DatabricksConfig;
@@ -33,26 +34,26 @@ pub(super) struct Api {
 }
 
 /// What a request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+#[derive(Debug, Clone, Copy)]
+enum Purpose<'a> {
     /// It may be repeated.
     Read,
     /// It may be repeated, and what it is after exists for some time only.
     ReadResult,
-    /// It must not be carried out twice.
-    Submit,
+    /// It must not be carried out twice, nor begun when nobody wants it any more.
+    Submit(&'a CancellationToken),
 }
 
 /// A request, for its errors.
 #[derive(Debug, Clone, Copy)]
 struct Asked<'a> {
     what: &'static str,
-    purpose: Purpose,
+    purpose: Purpose<'a>,
     sent: Option<Sent<'a>>,
 }
 
-impl Asked<'_> {
-    fn to(what: &'static str, purpose: Purpose) -> Self {
+impl<'a> Asked<'a> {
+    fn to(what: &'static str, purpose: Purpose<'a>) -> Self {
         Self { what, purpose, sent: None }
     }
 }
@@ -95,14 +96,21 @@ impl Api {
     }
 
     /// Submits a query whose result is to lie in cloud storage; it runs on after the answer.
-    pub(super) async fn submit(&self, text: &str, sent: Option<Sent<'_>>) -> Result<Statement, WarehouseError> {
+    ///
+    /// Once it is `unwanted` it is not sent again.
+    pub(super) async fn submit(
+        &self,
+        text: &str,
+        sent: Sent<'_>,
+        unwanted: &CancellationToken,
+    ) -> Result<Statement, WarehouseError> {
         let body = ExecuteStatement {
             wait_timeout: "0s",
             format: "ARROW_STREAM",
             disposition: "EXTERNAL_LINKS",
             ..self.statement(text)
         };
-        self.execute(&body, sent).await
+        self.execute(&body, Some(sent), unwanted).await
     }
 
     fn statement<'a>(&'a self, text: &'a str) -> ExecuteStatement<'a> {
@@ -123,13 +131,18 @@ impl Api {
         }
     }
 
-    async fn execute(&self, body: &ExecuteStatement<'_>, sent: Option<Sent<'_>>) -> Result<Statement, WarehouseError> {
+    async fn execute(
+        &self,
+        body: &ExecuteStatement<'_>,
+        sent: Option<Sent<'_>>,
+        unwanted: &CancellationToken,
+    ) -> Result<Statement, WarehouseError> {
         if body.statement.len() > LONGEST_STATEMENT {
             return Err(WarehouseError::sql("the SQL is longer than the 16 MiB that Databricks takes")
                 .with_hint("put what makes it long (lists of values) into a table"));
         }
         let request = self.request(Method::POST, &["api", "2.0", "sql", "statements"])?.json(body);
-        self.read(request, Asked { what: "the query", purpose: Purpose::Submit, sent }).await
+        self.read(request, Asked { what: "the query", purpose: Purpose::Submit(unwanted), sent }).await
     }
 
     /// How the statement is doing; with its result once it has succeeded.
@@ -148,12 +161,11 @@ impl Api {
         let chunk_text = chunk.to_string();
         let path = ["api", "2.0", "sql", "statements", id, "result", "chunks", &chunk_text];
         let result = self.result_chunk(&path).await?;
-        let mut links = result.external_links.unwrap_or_default();
-        let at = links.iter().position(|l| l.chunk_index == Some(chunk as u64)).unwrap_or(0);
-        if links.is_empty() {
-            return Err(WarehouseError::bug(format!("the service gives no link to chunk {chunk} of the result")));
-        }
-        Ok(links.swap_remove(at))
+        let links = result.external_links.unwrap_or_default();
+        links
+            .into_iter()
+            .find(|link| link.chunk_index.is_none_or(|index| index == chunk as u64))
+            .ok_or_else(|| WarehouseError::retry(format!("the service gives no link to chunk {chunk} of the result")))
     }
 
     async fn result_chunk(&self, path: &[&str]) -> Result<ResultData, WarehouseError> {
@@ -202,7 +214,7 @@ impl Api {
         if small.schema.is_some() {
             body.schema = small.schema;
         }
-        let statement = self.execute(&body, small.sent).await?;
+        let statement = self.execute(&body, small.sent, &CancellationToken::new()).await?;
         let id = statement.statement_id.clone();
         let finished = async { self.finished(statement, small.sent).await.map_err(|e| e.error) };
         let (id, statement) = match until {
@@ -245,7 +257,7 @@ impl Api {
     async fn read<T: DeserializeOwned>(&self, request: RequestBuilder, asked: Asked<'_>) -> Result<T, WarehouseError> {
         let response = self.send(request, asked).await?;
         let body = http::body(response, asked.what).await;
-        let body = if asked.purpose == Purpose::Submit { body.map_err(http::lost)? } else { body? };
+        let body = if matches!(asked.purpose, Purpose::Submit(_)) { body.map_err(http::lost)? } else { body? };
         // the parser's words may quote a link
         serde_json::from_slice(&body).map_err(|e| {
             let at = format!("at line {} column {}", e.line(), e.column());
@@ -264,7 +276,7 @@ impl Api {
             };
             let attempt = attempt.bearer_auth(token.expose_secret());
             let outcome = match asked.purpose {
-                Purpose::Submit => http::send_unrepeatable(attempt, asked.what).await,
+                Purpose::Submit(unwanted) => http::send_unrepeatable(attempt, asked.what, unwanted).await,
                 Purpose::Read | Purpose::ReadResult => http::send(attempt, asked.what).await,
             };
             let refusal = match outcome {

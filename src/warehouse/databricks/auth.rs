@@ -19,6 +19,8 @@ use crate::warehouse::http::{self, Failure};
 const MARGIN: Duration = Duration::from_secs(60);
 /// The documented life of a token, when the answer does not tell.
 const LIFE: Duration = Duration::from_secs(3600);
+/// No answer is believed beyond it.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
 pub(super) struct Auth {
     credentials: Credentials,
@@ -75,7 +77,7 @@ impl Auth {
         *kept = None;
         let asked = Instant::now();
         let answer = self.log_in(client_id, client_secret).await?;
-        let life = answer.expires_in.map_or(LIFE, Duration::from_secs);
+        let life = answer.expires_in.map_or(LIFE, Duration::from_secs).min(LONGEST_LIFE);
         let token = SecretString::from(answer.access_token);
         *kept = Some(Kept { token: token.clone(), until: asked + life - MARGIN.min(life / 10) });
         Ok(token)

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
+use crate::warehouse::http::is_loopback;
 use crate::warehouse::text::parse_duration;
 use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
 
@@ -198,16 +199,6 @@ fn base_url(host: &str) -> Result<Url, &'static str> {
     url.set_query(None);
     url.set_fragment(None);
     Ok(url)
-}
-
-/// Is it this machine?
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 fn warehouse_id(path: &str) -> Result<String, &'static str> {

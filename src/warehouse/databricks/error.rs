@@ -191,7 +191,7 @@ fn placed(message: &str, sent: Sent<'_>) -> String {
     let Some(place) = place(message) else { return message.trim_end().to_string() };
     let before = message[..place.start].trim_end().trim_end_matches([';', '(']).trim_end();
     let line = place.line.checked_sub(sent.lines_before).filter(|line| *line > 0);
-    match line.and_then(|line| point_at_line(sent.sql, line, place.position + 1)) {
+    match line.and_then(|line| point_at_line(sent.sql, line, place.position.saturating_add(1))) {
         Some(pointer) => format!("{before}\n{pointer}"),
         None => before.to_string(),
     }

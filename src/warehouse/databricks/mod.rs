@@ -22,6 +22,7 @@ mod adapt;
 mod api;
 mod auth;
 mod config;
+mod dialect;
 mod error;
 mod introspect;
 mod plan;
@@ -34,7 +35,6 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::sql::sqlparser::dialect::DatabricksDialect;
 
 use self::api::{Api, Small};
 use self::config::DatabricksConfig;
@@ -155,12 +155,12 @@ impl Warehouse for Databricks {
     }
 
     async fn describe(&self, sql: &str) -> Result<SchemaRef, WarehouseError> {
-        let statement = reading_statement(sql, &DatabricksDialect {})?;
+        let statement = reading_statement(sql, &dialect::Lexical)?;
         Ok(self.plan(&statement, self.limit(None)).await?.schema)
     }
 
     async fn query(&self, sql: &str, options: &QueryOptions) -> Result<RunningQuery, WarehouseError> {
-        let statement = reading_statement(sql, &DatabricksDialect {})?;
+        let statement = reading_statement(sql, &dialect::Lexical)?;
         let limit = self.limit(options.timeout);
         let plan = self.plan(&statement, limit).await?;
         Ok(query::start(self.api.clone(), plan, &statement, options, limit))

@@ -72,11 +72,7 @@ impl Plan {
 
     /// The statement that returns every column in the form that is read here, at most `limit` rows of it.
     pub(super) fn statement(&self, statement: &ReadingStatement, limit: Option<usize>) -> Wrapped {
-        let mut names = HashSet::new();
-        // names are compared without regard to case, as the warehouse does
-        let as_is =
-            self.columns.iter().all(|c| c.rendering == Rendering::AsIs && names.insert(c.field.name().to_lowercase()));
-        if as_is {
+        if self.is_as_is() {
             return match limit {
                 Some(limit) => Wrapped { text: statement.limited(limit), lines_before: ReadingStatement::LINES_BEFORE },
                 None => Wrapped { text: statement.text.clone(), lines_before: 0 },
@@ -90,6 +86,23 @@ impl Plan {
             text: format!("SELECT {expressions} FROM (\n{}\n) AS q({names}){limit}", statement.text),
             lines_before: 1,
         }
+    }
+
+    /// Can a result with columns of these names be that of [`Self::statement`]?
+    pub(super) fn may_have<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
+        let sent: Vec<_> = names.collect();
+        let same = |name: &str, sent: &&str| name.eq_ignore_ascii_case(sent);
+        // around the query they are numbered, and expressions have names of their own
+        !self.is_as_is()
+            || (sent.len() == self.columns.len()
+                && self.columns.iter().zip(&sent).all(|(column, sent)| same(column.field.name(), sent)))
+    }
+
+    /// Is the query sent without expressions of ours around its columns?
+    fn is_as_is(&self) -> bool {
+        let mut names = HashSet::new();
+        // names are compared without regard to case, as the warehouse does
+        self.columns.iter().all(|c| c.rendering == Rendering::AsIs && names.insert(c.field.name().to_lowercase()))
     }
 
     /// How many columns the warehouse sends.
@@ -125,12 +138,16 @@ impl Plan {
     }
 }
 
+/// Nulls are kept, and so are the microseconds that it would cut.
+const JSON_OPTIONS: &str = "'ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSSXXX', \
+                            'timestampNTZFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSS'";
+
 impl Rendering {
     fn of(self, column: usize) -> String {
         match self {
             Self::AsIs => format!("c{column}"),
             Self::Text => format!("CAST(c{column} AS STRING)"),
-            Self::NestedJson => format!("to_json(c{column}, map('ignoreNullFields', 'false'))"),
+            Self::NestedJson => format!("to_json(c{column}, map({JSON_OPTIONS}))"),
             Self::Json => format!("to_json(c{column})"),
             Self::Ewkt => format!("st_asewkt(c{column})"),
         }
@@ -180,7 +197,9 @@ mod tests {
                 Some(1)
             )
             .text,
-            "SELECT CAST(c0 AS STRING), to_json(c1), to_json(c2, map('ignoreNullFields', 'false')), st_asewkt(c3) FROM \
+            "SELECT CAST(c0 AS STRING), to_json(c1), to_json(c2, map('ignoreNullFields', 'false', \
+             'timestampFormat', 'yyyy-MM-dd\\\'T\\\'HH:mm:ss.SSSSSSXXX', \
+             'timestampNTZFormat', 'yyyy-MM-dd\\\'T\\\'HH:mm:ss.SSSSSS')), st_asewkt(c3) FROM \
              (\nSELECT x\n) AS q(c0, c1, c2, c3) LIMIT 1"
         );
     }

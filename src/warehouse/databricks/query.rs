@@ -17,15 +17,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::api::Api;
-use super::config::is_loopback;
 use super::error::Sent;
 use super::plan::{Plan, Wrapped};
 use super::wire::{ExternalLink, Manifest, Statement};
 use crate::warehouse::chunks::{self, FetchChunk};
-use crate::warehouse::http::{self, Failure};
+use crate::warehouse::http::{self, Failure, is_loopback};
 use crate::warehouse::statement::ReadingStatement;
 use crate::warehouse::task::{self, Batches, End, StopQuery};
 use crate::warehouse::{QueryOptions, RunningQuery, WarehouseError, WarehouseErrorKind};
@@ -39,7 +39,7 @@ pub(super) fn start(
     limit: Option<Duration>,
 ) -> RunningQuery {
     let schema = plan.schema.clone();
-    let remote = Arc::new(Remote { api, known: watch::Sender::new(Known::Unsent) });
+    let remote = Arc::new(Remote { api, known: watch::Sender::new(Known::Unsent), unwanted: CancellationToken::new() });
     let reading = Reading {
         remote: remote.clone(),
         wrapped: plan.statement(statement, options.limit),
@@ -55,6 +55,8 @@ pub(super) fn start(
 struct Remote {
     api: Arc<Api>,
     known: watch::Sender<Known>,
+    /// Nobody wants the result any more.
+    unwanted: CancellationToken,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +95,20 @@ impl Remote {
         let remote = self.clone();
         let (text, sql, lines_before) = (text.to_string(), sent.sql.to_string(), sent.lines_before);
         let submission = tokio::spawn(async move {
-            let outcome = remote.api.submit(&text, Some(Sent { sql: &sql, lines_before })).await;
-            let id = outcome.as_ref().ok().and_then(|statement| statement.statement_id.clone());
-            remote.known.send_replace(id.map_or(Known::Over, Known::Runs));
+            let sent = Sent { sql: &sql, lines_before };
+            let outcome = remote.api.submit(&text, sent, &remote.unwanted).await;
+            let known = match outcome.as_ref().ok().and_then(|statement| statement.statement_id.clone()) {
+                // perhaps nobody waits any more who would
+                Some(id) if remote.unwanted.is_cancelled() => {
+                    if let Err(e) = remote.api.cancel(&id).await {
+                        tracing::warn!(error = %e, "a query could not be cancelled in the warehouse");
+                    }
+                    Known::Over
+                }
+                Some(id) => Known::Runs(id),
+                None => Known::Over,
+            };
+            remote.known.send_replace(known);
             outcome
         });
         submission.await.unwrap_or_else(|e| Err(WarehouseError::bug(format!("the submission's task ended: {e}"))))
@@ -105,6 +118,8 @@ impl Remote {
 #[async_trait]
 impl StopQuery for Remote {
     async fn stop(&self) -> Result<(), WarehouseError> {
+        // should the id come only when nobody waits for it here any more
+        self.unwanted.cancel();
         self.known.send_if_modified(|known| {
             let unsent = *known == Known::Unsent;
             if unsent {
@@ -139,7 +154,11 @@ impl Reading {
         };
         let manifest = statement.manifest.ok_or_else(|| WarehouseError::bug("the result has no manifest"))?;
         let chunks = self.check(&manifest)?;
-        let first = statement.result.and_then(|r| r.external_links).and_then(|links| links.into_iter().next());
+        let first = statement
+            .result
+            .and_then(|r| r.external_links)
+            .and_then(|links| links.into_iter().next())
+            .filter(|link| link.chunk_index.is_none_or(|index| index == 0));
         let source = Arc::new(Chunks { api: self.remote.api.clone(), id, first: Mutex::new(first) });
 
         let mut rows = 0u64;
@@ -179,6 +198,11 @@ impl Reading {
                 self.plan.width()
             ))
             .with_hint("a table was changed between the description and the query; try again"));
+        }
+        let names = manifest.schema.columns.iter().flatten().map(|column| column.name.as_str());
+        if manifest.schema.columns.is_some() && !self.plan.may_have(names) {
+            return Err(WarehouseError::retry("the result has other columns than the description had")
+                .with_hint("a table was changed between the description and the query; try again"));
         }
         let chunks = manifest.total_chunk_count.or_else(|| (manifest.total_row_count == Some(0)).then_some(0));
         chunks

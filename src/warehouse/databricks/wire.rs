@@ -72,6 +72,13 @@ pub(super) struct Manifest {
 pub(super) struct ManifestSchema {
     #[serde(deserialize_with = "count")]
     pub column_count: Option<u64>,
+    pub columns: Option<Vec<ManifestColumn>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ManifestColumn {
+    pub name: String,
 }
 
 /// One chunk, inline or as links.

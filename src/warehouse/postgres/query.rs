@@ -9,6 +9,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{CancelToken, CopyOutStream};
@@ -119,7 +120,9 @@ enum End {
 
 impl Reading {
     async fn run(mut self, sender: Batches) {
-        let outcome = self.read(&sender).await;
+        // a panic must not look like the end of the rows: what is missing would count as removed
+        let outcome = AssertUnwindSafe(self.read(&sender)).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(WarehouseError::bug("reading the result panicked")));
         let Self { session, cancel, .. } = self;
         match outcome {
             Ok(End::Complete) => {

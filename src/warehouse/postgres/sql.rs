@@ -40,7 +40,7 @@ pub(crate) fn reading_statement(sql: &str, strings: Strings) -> Result<ReadingSt
     let mut first_word: Option<&str> = None;
     let mut semicolons = Vec::new();
     let mut opened = Vec::new();
-    let (mut is_ordered, mut is_limited) = (false, false);
+    let (mut is_ordered, mut is_limited, mut in_parentheses) = (false, false, false);
     // a string that goes on after a line break keeps the escapes of its first part
     let mut escapes_continue = false;
     let mut at = 0;
@@ -95,6 +95,7 @@ pub(crate) fn reading_statement(sql: &str, strings: Strings) -> Result<ReadingSt
                 None => at += 1,
             },
             b'(' => {
+                in_parentheses |= first_word.is_none();
                 opened.push(at);
                 at += 1;
             }
@@ -111,7 +112,8 @@ pub(crate) fn reading_statement(sql: &str, strings: Strings) -> Result<ReadingSt
                 }
                 let word = sql.get(start..at).unwrap_or_default();
                 first_word = first_word.or(Some(word));
-                if opened.is_empty() {
+                // a statement that stands in parentheses as a whole is ordered inside of them
+                if opened.is_empty() || in_parentheses {
                     is_ordered |= word.eq_ignore_ascii_case("order");
                     is_limited |= ["limit", "top", "offset", "fetch"].iter().any(|w| word.eq_ignore_ascii_case(w));
                 }
@@ -240,6 +242,7 @@ mod tests {
             ("SELECT a FROM t /* limit */ ORDER BY a -- limit", true, false),
             ("WITH q AS (SELECT 1) SELECT 'order by', \"limit\" FROM q limit 5", false, true),
             ("select top 5 * from t order by 1", true, true),
+            ("(SELECT a FROM t ORDER BY a)", true, false),
         ] {
             let statement = reading_statement(sql).unwrap();
             assert_eq!((statement.is_ordered, statement.is_limited), (ordered, limited), "{sql}");

@@ -50,6 +50,7 @@ impl<'a> FromSql<'a> for Raw<'a> {
 }
 
 /// Stops a query through the protocol's own cancel.
+#[derive(Clone)]
 pub(super) struct Stop {
     pub connector: Arc<Connector>,
     pub token: CancelToken,

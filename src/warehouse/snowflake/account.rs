@@ -1,9 +1,10 @@
 //! Where an account lives: from what people have at hand (an identifier, a locator, a pasted URL) to an address.
 //! Pure: no name is resolved here.
 
-use url::{Host, Url};
+use url::Url;
 
 use crate::warehouse::WarehouseError;
+use crate::warehouse::http::is_loopback;
 
 const DOMAINS: [&str; 2] = [".snowflakecomputing.com", ".snowflakecomputing.cn"];
 
@@ -117,15 +118,6 @@ fn endpoint(host: &str) -> Result<Url, WarehouseError> {
         return Err(invalid("`host` takes a host name"));
     }
     Ok(endpoint)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) fn of_answer(answer: &Answer<QueryData>, message: &str, sent: Option<
             && let Some(line) = usize::checked_sub(line, sent.lines_before).filter(|line| *line > 0)
         {
             message = PLACE.replace_all(&message, format!("line {line} at position $2")).into_owned();
-            if let Some(pointer) = point_at_line(sent.sql, line, position + 1) {
+            if let Some(pointer) = point_at_line(sent.sql, line, position.saturating_add(1)) {
                 message.push('\n');
                 message.push_str(&pointer);
             }

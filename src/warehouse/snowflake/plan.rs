@@ -63,6 +63,11 @@ impl Plan {
         Ok(Self { columns, schema: Arc::new(Schema::new(fields)) })
     }
 
+    /// Are these the names of its columns?
+    pub(super) fn has_names<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
+        names.eq(self.columns.iter().map(|column| column.field.name().as_str()))
+    }
+
     pub(super) fn marks(&self) -> bool {
         self.schema.fields().len() > self.columns.len()
     }

@@ -91,6 +91,12 @@ impl Run {
             return Err(WarehouseError::new(WarehouseErrorKind::Cancelled, "the query was cancelled"));
         }
         let data = self.result().await?;
+        let names = data.rowtype.iter().flatten().map(|column| column.name.as_str());
+        // with none the answer says nothing of its columns
+        if data.rowtype.as_ref().is_some_and(|columns| !columns.is_empty()) && !plan.has_names(names) {
+            return Err(WarehouseError::retry("the result has other columns than the description had")
+                .with_hint("a table was changed between the description and the query; try again"));
+        }
         let mut sink = Sink { batches: &mut batches, batch_rows };
         match read_result(&self.session, plan, data, &mut sink).await? {
             Flow::All => Ok(End::Complete),
@@ -217,8 +223,8 @@ async fn read_result(
 }
 
 fn lacks_inline(data: &QueryData, json: bool) -> bool {
-    let in_files: i64 = data.chunks.iter().flatten().map(|c| c.row_count).sum();
-    let promised = data.total.unwrap_or_default() - in_files;
+    let in_files = data.chunks.iter().flatten().fold(0_i64, |sum, c| sum.saturating_add(c.row_count));
+    let promised = data.total.unwrap_or_default().saturating_sub(in_files);
     let none = if json {
         data.rowset.as_ref().is_none_or(Vec::is_empty)
     } else {

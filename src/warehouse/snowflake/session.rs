@@ -27,6 +27,8 @@ const MAX_RENEWALS: usize = 3;
 /// How long a goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two questions for a result, when the service does not hold them back itself.
+/// Seconds: what `STATEMENT_TIMEOUT_IN_SECONDS` takes.
+const LONGEST_TIMEOUT: u64 = 604_800;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A session that is logged in.
@@ -72,7 +74,7 @@ impl Session {
         config: Arc<SnowflakeConfig>,
         limit: Option<Duration>,
     ) -> Result<Self, WarehouseError> {
-        let timeout = limit.map(|l| (l.as_secs() + u64::from(l.subsec_nanos() > 0)).max(1));
+        let timeout = limit.map(|l| (l.as_secs() + u64::from(l.subsec_nanos() > 0)).clamp(1, LONGEST_TIMEOUT));
         let data = log_in(&transport, &config, timeout).await?;
         let (tokens, data) = tokens_of(data)?;
         Ok(Self {

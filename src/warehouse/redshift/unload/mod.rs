@@ -104,19 +104,18 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 impl StopQuery for StopUnloading {
     async fn stop(&self) -> Result<(), WarehouseError> {
         let writing = self.writing.load(Ordering::Acquire);
-        if writing {
-            self.stop.stop().await?;
-        }
-        let (bucket, folder) = (self.bucket.clone(), self.folder.clone());
-        // a task of its own: it goes on when nobody waits any more
+        let (stop, bucket, folder) = (self.stop.clone(), self.bucket.clone(), self.folder.clone());
+        // a task of its own: it goes on when nobody waits any more, and whatever comes of the cancel
         let removal = tokio::spawn(async move {
+            let stopped = if writing { stop.stop().await } else { Ok(()) };
             bucket.remove(&folder).await;
             if writing {
                 tokio::time::sleep(LAST_WRITES).await;
                 bucket.remove(&folder).await;
             }
+            stopped
         });
-        removal.await.map_err(|e| WarehouseError::bug(format!("the removal of unloaded files ended: {e}")))
+        removal.await.unwrap_or_else(|e| Err(WarehouseError::bug(format!("the removal of unloaded files ended: {e}"))))
     }
 }
 
