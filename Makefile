@@ -17,7 +17,14 @@ lint:
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
 
-tools: postgresql $(STAMP) standins
+tools: postgresql openssl $(STAMP) standins
+
+# makes the keys that tests log in with
+.PHONY: openssl
+openssl:
+	@command -v openssl >/dev/null || { \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -q && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openssl; }
 
 # a real PostgreSQL server, which the tests start privately
 .PHONY: postgresql

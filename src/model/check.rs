@@ -123,8 +123,16 @@ impl Check<'_> {
         let names: Vec<&str> = self.fields.iter().map(|f| f.name().as_str()).collect();
         let returns = format!("the query returns: {}", suggest::list(&names));
         match suggest::nearest(column, names.iter().copied()) {
-            Some(near) if near.eq_ignore_ascii_case(column) && self.provider == "postgres" => {
-                format!("did you mean `{near}`? (PostgreSQL turns unquoted names to lower case) {returns}")
+            Some(near) if near.eq_ignore_ascii_case(column) => {
+                let why = match self.provider {
+                    "postgres" => " (PostgreSQL turns unquoted names to lower case)".to_string(),
+                    "redshift" => " (Redshift turns names to lower case)".to_string(),
+                    "snowflake" => format!(
+                        " (Snowflake turns unquoted names to upper case: write `{near}` in the model, or AS \"{column}\" in the SQL)"
+                    ),
+                    _ => String::new(),
+                };
+                format!("did you mean `{near}`?{why} {returns}")
             }
             Some(near) => format!("did you mean `{near}`? {returns}"),
             None => returns,

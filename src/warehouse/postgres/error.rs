@@ -124,7 +124,6 @@ pub(crate) fn is_network(error: &tokio_postgres::Error) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

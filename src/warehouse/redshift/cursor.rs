@@ -176,7 +176,7 @@ impl Cursor {
         let mut count = 0;
         loop {
             // the query itself may take long before its first row; that is `statement_timeout`'s business
-            let idle = (!self.idle_timeout.is_zero() && !(first && count == 0)).then_some(self.idle_timeout);
+            let idle = (!(self.idle_timeout.is_zero() || first && count == 0)).then_some(self.idle_timeout);
             let next = self.session.driver.drive(rows.next());
             let next = match idle {
                 Some(idle) => tokio::time::timeout(idle, next).await.map_err(|_| gone_quiet(idle))?,

@@ -31,7 +31,9 @@ impl LocalBigQuery {
             (ServerProcess::start(command, port), storage_port, data)
         });
         let (server, storage_port, data) = started.await.unwrap();
-        let this = Self { server, storage_port, http: reqwest::Client::new(), _data: data };
+        #[expect(clippy::disallowed_methods, reason = "a test's own client")]
+        let http = reqwest::Client::new();
+        let this = Self { server, storage_port, http, _data: data };
         this.sql("CREATE SCHEMA shop").await;
         this.sql("CREATE TABLE shop.people (id INT64 NOT NULL, name STRING, balance NUMERIC(20, 4), photo BYTES, tags ARRAY<STRING>)")
             .await;

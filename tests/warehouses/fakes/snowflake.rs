@@ -516,7 +516,7 @@ impl Server {
                 .collect();
             data["chunks"] = json!(chunks);
             // both ways in which the key is told
-            if inner.links % 2 == 0 {
+            if inner.links.is_multiple_of(2) {
                 data["qrmk"] = json!(FILE_KEY);
             } else {
                 data["chunkHeaders"] = json!({
@@ -622,6 +622,7 @@ impl Inner {
         self.expired.extend(sessions);
     }
 
+    #[expect(clippy::result_large_err, reason = "the answer, sent at once")]
     fn session(&self, headers: &HeaderMap) -> Result<Option<u64>, Response> {
         let token = token_of(headers).unwrap_or_default();
         match self.sessions.get(&token) {
@@ -695,6 +696,7 @@ fn check_jwt(token: &str, fingerprint: Option<&str>) -> Option<Value> {
     let (header, claims) = (decode(parts.next()?)?, decode(parts.next()?)?);
     let subject = format!("{}.{}", ACCOUNT.to_uppercase(), USER.to_uppercase());
     let issuer = format!("{subject}.SHA256:{}", fingerprint?);
+    #[expect(clippy::disallowed_methods, reason = "a server has a wall clock")]
     let now = chrono::Utc::now().timestamp();
     // no older than an hour, whatever it says of its end
     let fresh = claims["iat"].as_i64().is_some_and(|iat| (now - 3600..=now + 60).contains(&iat));
