@@ -309,7 +309,7 @@ impl Warehouse for Sqlite {
             Some(limit) => statement.limited(limit),
             None => statement.text,
         };
-        let limits = [Some(self.timeout), options.timeout].into_iter().flatten().filter(|t| !t.is_zero()).min();
+        let limits = warehouse::stricter_timeout(self.timeout, options.timeout);
         let of_batches = schema.clone();
         Ok(task::start(schema, options.limit, stop, move |batches| async move {
             let reading = read(connection, sql, of_batches, batch_rows, batches);

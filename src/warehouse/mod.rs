@@ -191,6 +191,11 @@ impl Default for QueryOptions {
     }
 }
 
+/// The stricter of a connection's limit and a query's own. Zero is no limit.
+pub fn stricter_timeout(connection: Duration, query: Option<Duration>) -> Option<Duration> {
+    [Some(connection), query].into_iter().flatten().filter(|timeout| !timeout.is_zero()).min()
+}
+
 /// A query under way: its rows, and the way to stop it.
 pub struct RunningQuery {
     /// The rows. Errors inside are [`WarehouseError`] boxed in `DataFusionError::External` where the warehouse raised them.

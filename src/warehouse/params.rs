@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::WarehouseError;
+use super::text::parse_duration;
 
 /// Set by the engine, not by people: bytes that a query may use in this process.
 pub const MEMORY_LIMIT: &str = "_memory_limit";
@@ -108,5 +110,59 @@ impl ConnectionParams {
                 })
             })
             .transpose()
+    }
+}
+
+/// Reads a connection's parameters by their declaration: what was left out takes its default, and every fault names its
+/// parameter and says what it takes.
+pub(in crate::warehouse) struct Reading<'a> {
+    pub(in crate::warehouse) params: &'a ConnectionParams,
+    pub(in crate::warehouse) declared: &'static [Parameter],
+}
+
+impl<'a> Reading<'a> {
+    pub(in crate::warehouse) fn invalid(&self, name: &str, want: &str) -> WarehouseError {
+        WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", self.params.connection))
+            .with_hint(format!("`{name}` is {want}"))
+    }
+
+    pub(in crate::warehouse) fn default(&self, name: &str) -> Option<&'static str> {
+        self.declared.iter().find(|p| p.name == name).and_then(|p| p.default)
+    }
+
+    /// As given or by default.
+    pub(in crate::warehouse) fn text(&self, name: &str) -> &'a str {
+        self.params.text(name).or_else(|| self.default(name)).unwrap_or_default()
+    }
+
+    /// A text, where it is given and not blank.
+    pub(in crate::warehouse) fn optional(&self, name: &str) -> Option<&'a str> {
+        self.params.text(name).map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    pub(in crate::warehouse) fn duration(&self, name: &str) -> Result<Duration, WarehouseError> {
+        parse_duration(self.text(name)).ok_or_else(|| self.invalid(name, "a duration such as `30s`, `5m` or `2h`"))
+    }
+
+    /// A duration that is not zero.
+    pub(in crate::warehouse) fn some_duration(&self, name: &str) -> Result<Duration, WarehouseError> {
+        let duration = self.duration(name)?;
+        if duration.is_zero() {
+            return Err(self.invalid(name, "longer than nothing, for example `10s`"));
+        }
+        Ok(duration)
+    }
+
+    /// A text that has to be there.
+    pub(in crate::warehouse) fn named(&self, name: &str) -> Result<String, WarehouseError> {
+        self.usable(name, self.params.required(name)?)
+    }
+
+    pub(in crate::warehouse) fn usable(&self, name: &str, value: &str) -> Result<String, WarehouseError> {
+        let value = value.trim();
+        if value.is_empty() || value.contains('\0') {
+            return Err(self.invalid(name, "a text that is not empty"));
+        }
+        Ok(value.to_string())
     }
 }

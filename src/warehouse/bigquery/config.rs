@@ -9,8 +9,8 @@ use url::Url;
 
 use super::parameters::PARAMETERS;
 use crate::warehouse::http::is_loopback;
-use crate::warehouse::text::parse_duration;
-use crate::warehouse::{ConnectionParams, WarehouseError};
+use crate::warehouse::params::Reading;
+use crate::warehouse::{ConnectionParams, WarehouseError, stricter_timeout};
 
 /// Google's own limits of labels.
 const MOST_LABELS: usize = 64;
@@ -54,7 +54,7 @@ pub(crate) struct BigQueryConfig {
 impl BigQueryConfig {
     /// Reads the parameters; the ones left out take the defaults that [`PARAMETERS`] declares.
     pub(crate) fn from_params(params: &ConnectionParams) -> Result<Self, WarehouseError> {
-        let given = Given { params };
+        let given = Reading { params, declared: PARAMETERS };
         let project = params.required("project")?.trim().to_string();
         if !is_project(&project) {
             return Err(given.invalid("project", "a project's ID, such as `my-project` (not its name or number)"));
@@ -76,13 +76,7 @@ impl BigQueryConfig {
             Some(Ok(bytes)) if bytes.as_u64() > 0 => Some(bytes.as_u64()),
             Some(_) => return Err(given.invalid("maximum_bytes_billed", "a size such as `500 MB` or `1 TB`")),
         };
-        let use_query_cache = given.text("use_query_cache").parse();
-        let [connect_timeout, idle_timeout] = [given.duration("connect_timeout")?, given.duration("idle_timeout")?];
-        for (name, value) in [("connect_timeout", connect_timeout), ("idle_timeout", idle_timeout)] {
-            if value.is_zero() {
-                return Err(given.invalid(name, "longer than nothing, for example `10s`"));
-            }
-        }
+        let use_query_cache = given.text("use_query_cache").trim().parse();
         Ok(Self {
             dataset: dataset.transpose()?,
             location: location.map(str::to_string),
@@ -94,8 +88,8 @@ impl BigQueryConfig {
             endpoint: given.endpoint("endpoint")?,
             storage_endpoint: given.endpoint("storage_endpoint")?,
             statement_timeout: given.duration("statement_timeout")?,
-            connect_timeout,
-            idle_timeout,
+            connect_timeout: given.some_duration("connect_timeout")?,
+            idle_timeout: given.some_duration("idle_timeout")?,
             project,
         })
     }
@@ -107,37 +101,12 @@ impl BigQueryConfig {
 
     /// How long a query may run in BigQuery: the shorter of the connection's and the model's limit.
     pub(crate) fn limit(&self, of_model: Option<Duration>) -> Option<Duration> {
-        let own = Some(self.statement_timeout).filter(|d| !d.is_zero());
-        match (own, of_model) {
-            (Some(own), Some(model)) => Some(own.min(model)),
-            (own, model) => own.or(model),
-        }
+        stricter_timeout(self.statement_timeout, of_model)
     }
 }
 
-struct Given<'a> {
-    params: &'a ConnectionParams,
-}
-
-impl Given<'_> {
-    fn invalid(&self, name: &str, want: &str) -> WarehouseError {
-        WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", self.params.connection))
-            .with_hint(format!("`{name}` is {want}"))
-    }
-
-    fn text(&self, name: &str) -> &str {
-        let default = || PARAMETERS.iter().find(|p| p.name == name).and_then(|p| p.default);
-        self.params.text(name).or_else(default).unwrap_or_default().trim()
-    }
-
-    fn optional(&self, name: &str) -> Option<&str> {
-        self.params.text(name).map(str::trim).filter(|text| !text.is_empty())
-    }
-
-    fn duration(&self, name: &str) -> Result<Duration, WarehouseError> {
-        parse_duration(self.text(name)).ok_or_else(|| self.invalid(name, "a duration such as `30s`, `5m` or `2h`"))
-    }
-
+/// The parameters that only BigQuery has.
+impl Reading<'_> {
     fn authorization(&self) -> Result<Authorization, WarehouseError> {
         let secret = |name: &str| self.optional(name).and_then(|_| self.params.secret(name));
         let user = ["oauth_refresh_token", "oauth_client_id", "oauth_client_secret"];

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::warehouse::http::is_loopback;
-use crate::warehouse::text::parse_duration;
+use crate::warehouse::params::Reading;
 use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
 
 /// What a connection of `type: databricks` takes, in the order in which help shows it.
@@ -114,38 +114,22 @@ pub(super) struct DatabricksConfig {
 impl DatabricksConfig {
     /// Reads the parameters; the ones left out take the defaults that [`PARAMETERS`] declares.
     pub(super) fn from_params(params: &ConnectionParams) -> Result<Self, WarehouseError> {
-        let invalid = |name: &str, want: &str| {
-            WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", params.connection))
-                .with_hint(format!("`{name}` is {want}"))
-        };
-        let given = |name: &str| params.text(name).map(str::trim).filter(|v| !v.is_empty());
-        let duration = |name: &str| {
-            parse_duration(given(name).or_else(|| default_of(name)).unwrap_or_default())
-                .ok_or_else(|| invalid(name, "a duration such as `30s`, `5m` or `2h`"))
-        };
-        let positive = |name: &str| match duration(name)? {
-            zero if zero.is_zero() => Err(invalid(name, "longer than nothing, for example `10s`")),
-            duration => Ok(duration),
-        };
-        let url = base_url(params.required("host")?.trim()).map_err(|want| invalid("host", want))?;
+        let read = Reading { params, declared: PARAMETERS };
+        let url = base_url(params.required("host")?.trim()).map_err(|want| read.invalid("host", want))?;
         let warehouse_id =
-            warehouse_id(params.required("http_path")?.trim()).map_err(|want| invalid("http_path", want))?;
+            warehouse_id(params.required("http_path")?.trim()).map_err(|want| read.invalid("http_path", want))?;
         Ok(Self {
             connection: params.connection.clone(),
             url,
             warehouse_id,
             credentials: credentials(params)?,
-            catalog: given("catalog").map(str::to_string),
-            schema: given("schema").map(str::to_string),
-            statement_timeout: duration("statement_timeout")?,
-            connect_timeout: positive("connect_timeout")?,
-            idle_timeout: positive("idle_timeout")?,
+            catalog: read.optional("catalog").map(str::to_string),
+            schema: read.optional("schema").map(str::to_string),
+            statement_timeout: read.duration("statement_timeout")?,
+            connect_timeout: read.some_duration("connect_timeout")?,
+            idle_timeout: read.some_duration("idle_timeout")?,
         })
     }
-}
-
-fn default_of(name: &str) -> Option<&'static str> {
-    PARAMETERS.iter().find(|p| p.name == name).and_then(|p| p.default)
 }
 
 /// Exactly one way to log in.

@@ -44,6 +44,7 @@ use super::statement::{ReadingStatement, reading_statement};
 use super::steps::Trace;
 use super::{
     ColumnInfo, Grade, Maturity, Provider, QueryOptions, RunningQuery, TableInfo, TestStep, Warehouse, WarehouseError,
+    stricter_timeout,
 };
 
 /// `type: databricks`.
@@ -67,12 +68,7 @@ struct Databricks {
 
 impl Databricks {
     fn limit(&self, asked: Option<Duration>) -> Option<Duration> {
-        let own = Some(self.api.config.statement_timeout).filter(|d| !d.is_zero());
-        let asked = asked.filter(|d| !d.is_zero());
-        match (own, asked) {
-            (Some(own), Some(asked)) => Some(own.min(asked)),
-            (own, asked) => own.or(asked),
-        }
+        stricter_timeout(self.api.config.statement_timeout, asked)
     }
 
     async fn plan(&self, statement: &ReadingStatement, limit: Option<Duration>) -> Result<Plan, WarehouseError> {

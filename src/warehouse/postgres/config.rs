@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::warehouse::text::parse_duration;
+use crate::warehouse::params::Reading;
 use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
 
 const SSL_MODES: &[&str] = &["disable", "require", "verify-full"];
@@ -134,53 +134,8 @@ impl PostgresConfig {
     }
 }
 
-/// Reads a connection's parameters by their declaration.
-pub(in crate::warehouse) struct Reading<'a> {
-    pub params: &'a ConnectionParams,
-    pub declared: &'static [Parameter],
-}
-
-impl<'a> Reading<'a> {
-    pub(in crate::warehouse) fn invalid(&self, name: &str, want: &str) -> WarehouseError {
-        WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", self.params.connection))
-            .with_hint(format!("`{name}` is {want}"))
-    }
-
-    pub(in crate::warehouse) fn default(&self, name: &str) -> Option<&'static str> {
-        self.declared.iter().find(|p| p.name == name).and_then(|p| p.default)
-    }
-
-    /// As given or by default.
-    pub(in crate::warehouse) fn text(&self, name: &str) -> &'a str {
-        self.params.text(name).or_else(|| self.default(name)).unwrap_or_default()
-    }
-
-    pub(in crate::warehouse) fn duration(&self, name: &str) -> Result<Duration, WarehouseError> {
-        parse_duration(self.text(name)).ok_or_else(|| self.invalid(name, "a duration such as `30s`, `5m` or `2h`"))
-    }
-
-    /// A duration that is not zero.
-    pub(in crate::warehouse) fn some_duration(&self, name: &str) -> Result<Duration, WarehouseError> {
-        let duration = self.duration(name)?;
-        if duration.is_zero() {
-            return Err(self.invalid(name, "longer than nothing, for example `10s`"));
-        }
-        Ok(duration)
-    }
-
-    /// A text that has to be there.
-    pub(in crate::warehouse) fn named(&self, name: &str) -> Result<String, WarehouseError> {
-        self.usable(name, self.params.required(name)?)
-    }
-
-    pub(in crate::warehouse) fn usable(&self, name: &str, value: &str) -> Result<String, WarehouseError> {
-        let value = value.trim();
-        if value.is_empty() || value.contains('\0') {
-            return Err(self.invalid(name, "a text that is not empty"));
-        }
-        Ok(value.to_string())
-    }
-
+/// The parameters of every server that speaks the protocol.
+impl Reading<'_> {
     pub(in crate::warehouse) fn port(&self, name: &str) -> Result<u16, WarehouseError> {
         let port = self.text(name).parse::<u16>().ok().filter(|port| *port > 0);
         port.ok_or_else(|| self.invalid(name, "a number from 1 to 65535"))

@@ -22,9 +22,9 @@ use super::error;
 use super::known_types::{KnownTypes, ServerTypes};
 use super::session::{Driver, Session};
 use super::tls::{self, Encrypted};
-use crate::warehouse::WarehouseError;
 use crate::warehouse::steps::Trace;
 use crate::warehouse::text::{chain, human};
+use crate::warehouse::{WarehouseError, stricter_timeout};
 
 /// Rows come in many small messages; reading far ahead of them saves system calls.
 const READ_BUFFER: usize = 256 * 1024;
@@ -98,12 +98,7 @@ impl Connector {
 
     /// The stricter of the connection's limit and the query's. Zero: no limit.
     pub(in crate::warehouse) fn statement_timeout(&self, query: Option<Duration>) -> Duration {
-        [Some(self.config.statement_timeout), query]
-            .into_iter()
-            .flatten()
-            .filter(|t| !t.is_zero())
-            .min()
-            .unwrap_or_default()
+        stricter_timeout(self.config.statement_timeout, query).unwrap_or_default()
     }
 
     async fn within<T>(

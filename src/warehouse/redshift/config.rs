@@ -6,9 +6,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::endpoint::Endpoint;
-use crate::warehouse::postgres::config::{
-    CONNECT_TIMEOUT, PostgresConfig, Reading, SSL_MODE, SSL_ROOT_CERT, STATEMENT_TIMEOUT,
-};
+use crate::warehouse::params::Reading;
+use crate::warehouse::postgres::config::{CONNECT_TIMEOUT, PostgresConfig, SSL_MODE, SSL_ROOT_CERT, STATEMENT_TIMEOUT};
 use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
 
 const fn text(name: &'static str, help: &'static str) -> Parameter {

@@ -6,7 +6,7 @@ use base64::Engine;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::account::Account;
-use crate::warehouse::text::parse_duration;
+use crate::warehouse::params::Reading;
 use crate::warehouse::{ConnectionParams, Parameter, ParameterKind, WarehouseError};
 
 /// A parameter that may be left out.
@@ -105,46 +105,29 @@ pub(super) struct SnowflakeConfig {
 impl SnowflakeConfig {
     /// Reads the parameters; the ones left out take the defaults that [`PARAMETERS`] declares.
     pub(super) fn from_params(params: &ConnectionParams) -> Result<Self, WarehouseError> {
-        let invalid = |name: &str, want: &str| {
-            WarehouseError::configuration(format!("connection `{}`: `{name}` is not valid", params.connection))
-                .with_hint(format!("`{name}` is {want}"))
-        };
-        let default_of = |name: &str| PARAMETERS.iter().find(|p| p.name == name).and_then(|p| p.default);
-        let text = |name: &str| params.text(name).or_else(|| default_of(name)).unwrap_or_default();
-        let duration = |name: &str| {
-            parse_duration(text(name)).ok_or_else(|| invalid(name, "a duration such as `30s`, `5m` or `2h`"))
-        };
-        let positive = |name: &str| {
-            duration(name).and_then(|d| {
-                if d.is_zero() { Err(invalid(name, "longer than nothing, for example `10s`")) } else { Ok(d) }
-            })
-        };
-        let named = |name: &str| {
-            let value = params.required(name)?.trim();
-            if value.is_empty() { Err(invalid(name, "a text that is not empty")) } else { Ok(value.to_string()) }
-        };
-        let maybe = |name: &str| params.text(name).map(str::trim).filter(|v| !v.is_empty()).map(str::to_string);
+        let read = Reading { params, declared: PARAMETERS };
+        let maybe = |name: &str| read.optional(name).map(str::to_string);
 
         let account = Account::new(params.text("account"), params.text("host")).map_err(|mut e| {
             e.message = format!("connection `{}`: {}", params.connection, e.message);
             e
         })?;
-        let query_tag = text("query_tag").to_string();
+        let query_tag = read.text("query_tag").to_string();
         if query_tag.chars().count() > 2000 {
-            return Err(invalid("query_tag", "at most 2000 characters long"));
+            return Err(read.invalid("query_tag", "at most 2000 characters long"));
         }
         Ok(Self {
             account,
-            user: named("user")?,
+            user: read.named("user")?,
             credential: credential(params)?,
             role: maybe("role"),
             warehouse: maybe("warehouse"),
-            database: named("database")?,
+            database: read.named("database")?,
             schema: maybe("schema"),
             query_tag,
-            statement_timeout: duration("statement_timeout")?,
-            connect_timeout: positive("connect_timeout")?,
-            idle_timeout: positive("idle_timeout")?,
+            statement_timeout: read.duration("statement_timeout")?,
+            connect_timeout: read.some_duration("connect_timeout")?,
+            idle_timeout: read.some_duration("idle_timeout")?,
         })
     }
 

@@ -48,7 +48,7 @@ use super::statement::ReadingStatement;
 use super::steps::Trace;
 use super::{
     ColumnInfo, CostEstimate, Grade, Maturity, Provider, QueryOptions, RunningQuery, TableInfo, TestStep, Warehouse,
-    WarehouseError,
+    WarehouseError, stricter_timeout,
 };
 
 /// `type: snowflake`.
@@ -79,8 +79,7 @@ impl Snowflake {
 
     /// How long a statement may run: a model's own timeout can only be shorter.
     fn limit(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let own = Some(self.config.statement_timeout).filter(|d| !d.is_zero());
-        [own, timeout.filter(|d| !d.is_zero())].into_iter().flatten().min()
+        stricter_timeout(self.config.statement_timeout, timeout)
     }
 
     async fn session(&self, timeout: Option<Duration>) -> Result<Session, WarehouseError> {
