@@ -4,12 +4,16 @@
 //! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
 //! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
 
+mod people;
+
 use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
+
+pub use people::TokenWithUser;
 
 use crate::store::{Cut, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};

@@ -15,6 +15,7 @@ mod profile;
 mod run;
 mod runs;
 mod sql;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use crate::catalog::CatalogError;
 use crate::clock::SystemClock;
 use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
+use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
 use crate::warehouse::{Provider, WarehouseError, registry};
@@ -87,6 +89,7 @@ enum Command {
     Reject(approve::Reject),
     Profile(profile::Profile),
     Sql(sql::Sql),
+    Token(token::Token),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -117,6 +120,8 @@ enum CliError {
     Sync(#[from] SyncError),
     #[error("{0}")]
     Profiles(#[from] ProfilesError),
+    #[error("{0}")]
+    People(#[from] PeopleError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -161,6 +166,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Sync(e) => e.hint(),
             Self::Profiles(e) => e.hint(),
+            Self::People(e) => e.hint(),
             _ => None,
         }
     }
@@ -168,6 +174,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage { .. } => 2,
+            Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
                 | SyncError::Inactive(_)
@@ -207,13 +214,24 @@ impl Context {
         self.global.memory_limit.or(project.memory_limit).unwrap_or(DEFAULT_MEMORY_LIMIT)
     }
 
-    /// Opens the project's state, and brings it to a consistent one after whatever happened before.
-    async fn engine(&self) -> Result<Engine, CliError> {
+    /// Opens the project's state as it is.
+    async fn open(&self) -> Result<Engine, CliError> {
         let project = self.load()?;
         let memory_limit = self.memory_limit(&project);
-        let engine = Engine::open(project, memory_limit, Arc::new(SystemClock)).await?;
+        Ok(Engine::open(project, memory_limit, Arc::new(SystemClock)).await?)
+    }
+
+    /// Opens the project's state, and brings it to a consistent one after whatever happened before.
+    async fn engine(&self) -> Result<Engine, CliError> {
+        let engine = self.open().await?;
         engine.recover().await?;
         Ok(engine)
+    }
+
+    /// The project's users and tokens.
+    async fn people(&self) -> Result<People, CliError> {
+        let engine = self.open().await?;
+        Ok(People::new(engine.catalog, engine.clock))
     }
 
     fn json(&self) -> bool {
@@ -301,6 +319,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
         Command::Reject(command) => command.run(&context).await,
         Command::Profile(command) => command.run(&context).await,
         Command::Sql(command) => command.run(&context).await,
+        Command::Token(command) => command.run(&context).await,
     };
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
