@@ -20,7 +20,7 @@ pub(super) use cache::Cache;
 use super::caller::{Identity, Means};
 use super::secret::{self, Digest, ID_LENGTH};
 use super::{AuthError, People, PeopleError, Permissions, Role};
-use crate::catalog::TokenWithUser;
+use crate::catalog::people::TokenWithUser;
 
 /// What every token begins with, so that scanners of leaked secrets know one.
 pub const PREFIX: &str = "cc_";
