@@ -9,6 +9,7 @@ pub mod authorizations;
 pub mod definitions;
 pub mod events;
 pub mod idempotency;
+pub mod people;
 
 use std::path::Path;
 use std::time::Duration;

@@ -30,7 +30,9 @@ pub async fn idempotent(State(app): State<App>, request: Request, next: Next) ->
     let key = request.headers().get(HEADER).cloned();
     match (key, request.extensions().get::<Caller>().cloned()) {
         // uploads are told apart by their own record
-        (Some(key), Some(caller)) if request.method() == Method::POST && !request.uri().path().starts_with("/v2/upload") => {
+        (Some(key), Some(caller))
+            if request.method() == Method::POST && !request.uri().path().starts_with("/v2/upload") =>
+        {
             match once(&app, &caller, key.to_str().unwrap_or_default(), request, next).await {
                 Ok(response) => response,
                 Err(refused) => refused.into_response(),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ServeError, ServeOptions};
 
-/// Refuses what would carry tokens and people's data over a network in the clear.
+/// See [`ServeOptions::check`].
 pub fn check(options: &ServeOptions) -> Result<(), ServeError> {
     if options.listen.ip().to_canonical().is_loopback() || options.is_https() {
         return Ok(());

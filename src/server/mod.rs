@@ -60,6 +60,11 @@ pub struct ServeOptions {
 }
 
 impl ServeOptions {
+    /// Refuses what would carry tokens and people's data over a network in the clear.
+    pub fn check(&self) -> Result<(), ServeError> {
+        listen::check(self)
+    }
+
     /// Do browsers reach it over https?
     pub fn is_https(&self) -> bool {
         self.tls.is_some() || self.behind_proxy

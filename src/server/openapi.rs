@@ -57,7 +57,10 @@ mod tests {
             std::fs::write(&file, &generated).unwrap();
         }
         let committed = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(committed == generated, "docs/openapi.json is not what the code says: UPDATE_DOCS=1 cargo test openapi");
+        assert!(
+            committed == generated,
+            "docs/openapi.json is not what the code says: UPDATE_DOCS=1 cargo test openapi"
+        );
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::Request;
-use axum::http::header;
+use axum::http::{header, request};
 
 use super::ServeOptions;
 use super::answer::ApiError;
@@ -36,13 +35,13 @@ impl App {
     }
 
     /// Who sends the request, by its token or its cookie.
-    pub(super) async fn identify(&self, request: &Request) -> Result<Caller, ApiError> {
-        let Some(value) = request.headers().get(header::AUTHORIZATION) else {
+    pub(super) async fn identify(&self, request: &request::Parts) -> Result<Caller, ApiError> {
+        let Some(value) = request.headers.get(header::AUTHORIZATION) else {
             return Err(ApiError::unauthorized("no credentials were sent")
                 .with_hint("send `Authorization: Bearer TOKEN`; `cloud-connect token create` makes one"));
         };
         let value = value.to_str().map_err(|_| ApiError::unauthorized("the Authorization header is not text"))?;
-        Ok(Caller::from(self.people.authenticate_token(value).await?))
+        Ok(Caller(self.people.authenticate_token(value).await?))
     }
 }
 

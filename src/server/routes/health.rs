@@ -31,9 +31,9 @@ pub struct Check {
 }
 
 /// Is the process alive? Asks nothing of anything.
-#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = Answer<&'static str>)), security(()))]
-async fn healthz() -> Answer<&'static str> {
-    Answer::of("ok")
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = Answer<String>)), security(()))]
+async fn healthz() -> Answer<String> {
+    Answer::of("ok".into())
 }
 
 /// Can it do its work? 503 when it cannot.
@@ -52,7 +52,8 @@ async fn readyz(State(app): State<App>) -> Result<Answer<Readiness>, ApiError> {
     checks.push(Check {
         name: "files",
         ok: faults.is_none(),
-        detail: faults.map(|f| format!("{} faults in the project's files; the last good ones are in use", f.errors.len())),
+        detail: faults
+            .map(|f| format!("{} faults in the project's files; the last good ones are in use", f.errors.len())),
     });
     let unusable = engine.unusable.len();
     checks.push(Check {
