@@ -22,6 +22,7 @@ pub mod identity;
 pub mod memory;
 pub mod model;
 pub mod profiles;
+pub mod scheduler;
 pub mod secrets;
 pub mod store;
 pub mod sync;

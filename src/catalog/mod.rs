@@ -4,6 +4,8 @@
 //! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
 //! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
 
+pub mod schedule;
+
 use std::path::Path;
 use std::time::Duration;
 

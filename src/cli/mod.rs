@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::catalog::CatalogError;
-use crate::clock::SystemClock;
+use crate::clock;
 use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::profiles::ProfilesError;
@@ -211,7 +211,7 @@ impl Context {
     async fn engine(&self) -> Result<Engine, CliError> {
         let project = self.load()?;
         let memory_limit = self.memory_limit(&project);
-        let engine = Engine::open(project, memory_limit, Arc::new(SystemClock)).await?;
+        let engine = Engine::open(project, memory_limit, clock::of_process()).await?;
         engine.recover().await?;
         Ok(engine)
     }
