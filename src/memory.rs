@@ -4,9 +4,7 @@
 const PROCESS: u64 = 160 << 20;
 /// What a task takes: a row group being decoded, and the files that it writes.
 const TASK: u64 = 32 << 20;
-/// What one run takes without any rows: the program, and one task's decoders and encoders.
-const BASE: u64 = PROCESS + TASK;
-/// Less than this beyond its first task is no use to a run.
+/// A run with less than this beyond its first task is of no use.
 const LEAST_SHARE: u64 = 16 << 20;
 
 /// Memory that a command may use when nothing else is set.

@@ -7,6 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Catalog, CatalogError};
+use crate::events::Event;
 use crate::sync::report::RunStatus;
 
 /// What is known of a model's schedule.
@@ -102,23 +103,21 @@ impl Catalog {
         rows.iter().map(work_of).collect()
     }
 
-    /// Records all of these changes, or none.
-    pub async fn change_schedule(&self, changes: &[ScheduleChange]) -> Result<(), CatalogError> {
+    /// Records all of these changes and events, or none.
+    pub async fn change_schedule(&self, changes: &[ScheduleChange], events: &[Event]) -> Result<(), CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for change in changes {
             let query = match change {
-                ScheduleChange::Schedule(row) => {
-                    sqlx::query(include_str!("../../sql/catalog/put_schedule.sql"))
-                        .bind(&row.model)
-                        .bind(&row.schedule)
-                        .bind(row.paused)
-                        .bind(micros(row.last_due_at))
-                        .bind(micros(row.next_due_at))
-                        .bind(row.jitter.num_microseconds().unwrap_or_default())
-                        .bind(row.reckoned_at.timestamp_micros())
-                        .bind(micros(row.last_started_at))
-                        .bind(micros(row.late_for))
-                }
+                ScheduleChange::Schedule(row) => sqlx::query(include_str!("../../sql/catalog/put_schedule.sql"))
+                    .bind(&row.model)
+                    .bind(&row.schedule)
+                    .bind(row.paused)
+                    .bind(micros(row.last_due_at))
+                    .bind(micros(row.next_due_at))
+                    .bind(row.jitter.num_microseconds().unwrap_or_default())
+                    .bind(row.reckoned_at.timestamp_micros())
+                    .bind(micros(row.last_started_at))
+                    .bind(micros(row.late_for)),
                 ScheduleChange::Forgotten(model) => sqlx::query("DELETE FROM schedules WHERE model = ?1").bind(model),
                 ScheduleChange::Work(row) => sqlx::query(include_str!("../../sql/catalog/put_work.sql"))
                     .bind(&row.model)
@@ -135,6 +134,9 @@ impl Catalog {
             };
             query.execute(&mut *tx).await?;
         }
+        for event in events {
+            super::events::insert(&mut tx, event).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -146,6 +148,11 @@ impl Catalog {
             .await?;
         let start = |row: &SqliteRow| Ok((row.try_get("model")?, time(row, "at")?.unwrap_or_default()));
         rows.iter().map(start).collect()
+    }
+
+    /// The runs that began and neither ended nor were cleaned up after, of all models: (model, run id).
+    pub async fn unfinished(&self) -> Result<Vec<(String, String)>, CatalogError> {
+        Ok(sqlx::query_as("SELECT model, run_id FROM runs WHERE status = 'running'").fetch_all(&self.pool).await?)
     }
 
     /// How the run stands, if it ever began.

@@ -277,15 +277,17 @@ mod tests {
 
     #[test]
     fn what_was_missed_counts_as_one_and_every_keeps_its_rhythm() {
-        let following = |schedule: &str, due: &str, now: &str| {
-            schedule.parse::<Schedule>().unwrap().following(utc(due), utc(now))
-        };
+        let following =
+            |schedule: &str, due: &str, now: &str| schedule.parse::<Schedule>().unwrap().following(utc(due), utc(now));
         let due = "2026-01-01T00:05:00Z";
         assert_eq!(following("every 1h", due, due), utc("2026-01-01T01:05:00Z"));
         assert_eq!(following("every 1h", due, "2026-01-01T07:30:00Z"), utc("2026-01-01T08:05:00Z"));
         assert_eq!(following("every 1h", due, "2026-01-01T08:05:00Z"), utc("2026-01-01T09:05:00Z"));
         assert_eq!(following("every 1h", due, "2025-06-01T00:00:00Z"), utc("2026-01-01T01:05:00Z"));
-        assert_eq!(following("cron 0 6 * * *", "2026-01-01T06:00:00Z", "2026-01-09T07:00:00Z"), utc("2026-01-10T06:00:00Z"));
+        assert_eq!(
+            following("cron 0 6 * * *", "2026-01-01T06:00:00Z", "2026-01-09T07:00:00Z"),
+            utc("2026-01-10T06:00:00Z")
+        );
         // Berlin, 2026-10-25: 02:30 comes twice and counts once
         let berlin = "cron 30 2 * * * Europe/Berlin";
         assert_eq!(following(berlin, "2026-10-25T00:30:00Z", "2026-10-25T00:30:04Z"), utc("2026-10-26T01:30:00Z"));

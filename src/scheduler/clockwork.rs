@@ -81,7 +81,10 @@ impl Clockwork {
                 }
                 let done = std::panic::AssertUnwindSafe(reconciler.reconcile()).catch_unwind().await;
                 if done.is_err() {
-                    tracing::error!(task = reconciler.name(), "a background task failed; it goes on with its next turn");
+                    tracing::error!(
+                        task = reconciler.name(),
+                        "a background task failed; it goes on with its next turn"
+                    );
                 }
             }
         });

@@ -67,6 +67,15 @@ pub struct ProjectFault {
     pub message: String,
 }
 
+/// What [`Watch::changed`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Nobody had looked before.
+    pub first: bool,
+    /// Relative to the project.
+    pub files: Vec<PathBuf>,
+}
+
 /// What the watch remembers.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -77,8 +86,8 @@ pub struct Watch {
 
 impl Watch {
     /// The files that changed since they were last acted on, once they stand still. None: nothing did. The first look
-    /// finds that everything changed.
-    pub async fn changed(&self, root: &Path) -> Option<Vec<PathBuf>> {
+    /// finds that all changed, whenever they did.
+    pub async fn changed(&self, root: &Path) -> Option<Changed> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut now = look(root).await;
         if seen.as_ref() == Some(&now) {
@@ -94,9 +103,9 @@ impl Watch {
                 now = later;
             }
         }
-        let files = now.differences(&seen.unwrap_or_default());
+        let (first, files) = (seen.is_none(), now.differences(&seen.unwrap_or_default()));
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        (!files.is_empty()).then_some(files)
+        (first || !files.is_empty()).then_some(Changed { first, files })
     }
 
     /// What is wrong with the files as they are.
@@ -121,6 +130,10 @@ async fn look(root: &Path) -> Fingerprint {
 mod tests {
     use super::*;
 
+    fn later(files: &[&str]) -> Changed {
+        Changed { first: false, files: files.iter().map(PathBuf::from).collect() }
+    }
+
     #[tokio::test]
     async fn each_change_is_seen_once_and_other_files_do_not_matter() {
         let dir = tempfile::tempdir().unwrap();
@@ -130,7 +143,8 @@ mod tests {
         write("cloud-connect.yml", "a");
         write("models/people.sql", "SELECT 1");
         let watch = Watch::default();
-        assert_eq!(watch.changed(root).await.unwrap().len(), 2);
+        let first = watch.changed(root).await.unwrap();
+        assert!(first.first && first.files.len() == 2, "{first:?}");
         assert_eq!(watch.changed(root).await, None);
         for other in ["models/.people.sql.swp", "models/notes.txt", "models/.#people.sql", "README.md"] {
             write(other, "x");
@@ -142,12 +156,11 @@ mod tests {
         let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
         write("models/people.sql", "SELECT 2");
         std::fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
-        assert_eq!(watch.changed(root).await, Some(vec![PathBuf::from("models/people.sql")]));
+        assert_eq!(watch.changed(root).await, Some(later(&["models/people.sql"])));
 
         write("models/new.yml", "x");
         std::fs::remove_file(&file).unwrap();
-        let both = ["models/new.yml", "models/people.sql"].map(PathBuf::from).to_vec();
-        assert_eq!(watch.changed(root).await, Some(both));
+        assert_eq!(watch.changed(root).await, Some(later(&["models/new.yml", "models/people.sql"])));
         assert_eq!(watch.changed(root).await, None);
     }
 
@@ -157,7 +170,7 @@ mod tests {
         let root = dir.path().to_path_buf();
         std::fs::create_dir(root.join("models")).unwrap();
         let watch = Watch::default();
-        assert_eq!(watch.changed(&root).await, None);
+        assert!(watch.changed(&root).await.is_some());
         std::fs::write(root.join("models/m0.sql"), "x").unwrap();
         let writer = {
             let root = root.clone();
@@ -168,7 +181,7 @@ mod tests {
                 }
             })
         };
-        assert_eq!(watch.changed(&root).await.map(|files| files.len()), Some(5));
+        assert_eq!(watch.changed(&root).await.map(|changed| changed.files.len()), Some(5));
         writer.await.unwrap();
     }
 }

@@ -50,8 +50,7 @@ pub(super) struct Outcome {
 impl Engine {
     /// Runs a model. What goes wrong is in the report.
     pub async fn run(&self, slug: &str, progress: &dyn Progress, cancel: &CancellationToken) -> RunReport {
-        let mut report =
-            RunReport::new(Uuid::now_v7().to_string(), slug.to_string(), RunKind::Sync, self.clock.now());
+        let mut report = RunReport::new(Uuid::now_v7().to_string(), slug.to_string(), RunKind::Sync, self.clock.now());
         if let Err(error) = self.run_recorded(&mut report, progress, cancel).await {
             report.fail(&error, self.clock.now());
         }

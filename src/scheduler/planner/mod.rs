@@ -20,6 +20,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
+pub use queue::{Started, Stopped, Taken};
+
 use super::jitter::{DEFAULT_JITTER, jitter};
 use crate::catalog::schedule::{Cause, ScheduleChange, ScheduleRow, WorkRow};
 use crate::model::{Model, Schedule};
@@ -155,12 +157,14 @@ impl Planner {
         self.models = adopted;
         self.absent.extend(before.into_iter().map(|(slug, entry)| (slug, entry.row)));
         // a pause is somebody's word: it outlives files that are away for a moment
-        let gone: Vec<String> = self.absent.iter().filter(|(_, row)| !row.paused).map(|(slug, _)| slug.clone()).collect();
+        let gone: Vec<String> =
+            self.absent.iter().filter(|(_, row)| !row.paused).map(|(slug, _)| slug.clone()).collect();
         for slug in gone {
             self.absent.remove(&slug);
             self.changes.push(ScheduleChange::Forgotten(slug));
         }
-        let idle: Vec<String> = self.waiting().filter(|work| !self.is_active(&work.row.model)).map(|w| w.row.model.clone()).collect();
+        let idle: Vec<String> =
+            self.waiting().filter(|work| !self.is_active(&work.row.model)).map(|w| w.row.model.clone()).collect();
         for slug in idle {
             self.remove_work(&slug);
         }
@@ -244,12 +248,18 @@ impl Planner {
             && work.row.cause != Cause::Manual
         {
             // a retry that no due time asked for is due when the schedule goes on, too
-            entry.row.next_due_at = work.row.due_at.or(Some(work.row.queued_at)).filter(|_| entry.row.schedule.is_some());
+            entry.row.next_due_at =
+                work.row.due_at.or(Some(work.row.queued_at)).filter(|_| entry.row.schedule.is_some());
             self.work.remove(slug);
             self.changes.push(ScheduleChange::Done(slug.to_string()));
         }
         self.changes.push(ScheduleChange::Schedule(entry.row.clone()));
         Some(true)
+    }
+
+    /// There is memory for so many runs at once.
+    pub fn set_max_runs(&mut self, max_runs: usize) {
+        self.limits.max_runs = max_runs;
     }
 
     /// What to write since the last call, in order.
