@@ -198,6 +198,11 @@ impl Catalog {
         Ok(version.map(|v| v as Version))
     }
 
+    /// The number of the newest publication: while it stays the same, so does what is visible.
+    pub async fn newest_publication(&self) -> Result<Option<i64>, CatalogError> {
+        Ok(sqlx::query_scalar("SELECT MAX(seq) FROM publications").fetch_one(&self.pool).await?)
+    }
+
     /// Runs that began and neither ended nor were cleaned up after.
     pub async fn running(&self, model: &str) -> Result<Vec<String>, CatalogError> {
         Ok(sqlx::query_scalar("SELECT run_id FROM runs WHERE model = ?1 AND status = 'running'")

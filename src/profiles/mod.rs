@@ -43,6 +43,7 @@
 mod error;
 mod files;
 mod lookup;
+pub mod serving;
 mod session;
 mod tables;
 #[cfg(test)]
