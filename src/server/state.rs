@@ -11,6 +11,7 @@ use super::authorize::Requirements;
 use super::extract::Caller;
 use super::limits::Limits;
 use crate::people::People;
+use crate::profiles::serving::ProfileService;
 use crate::service::Service;
 
 /// The state of the server: cheap to clone.
@@ -21,6 +22,8 @@ pub struct App(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     pub service: Arc<Service>,
+    /// The profiles that are visible now.
+    pub profiles: Arc<ProfileService>,
     pub people: People,
     pub requirements: Requirements,
     pub limits: Limits,

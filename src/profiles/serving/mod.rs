@@ -20,6 +20,7 @@
 //!   about a second for each million changed rows;
 //! - memory is 1.5 bytes for each row of a record store and 3 for each identity value, and none before the first lookup
 //!   or after [`IDLE`] without one; writing takes one data file at a time;
+//! - with `serving_files: false` in the project there are none, and every lookup goes through a [`super::ProfileReader`];
 //! - a serving file that is torn, or made of something else, is written anew; one that is not needed is removed.
 
 mod build;
@@ -85,26 +86,12 @@ pub type EngineSource = Box<dyn Fn() -> Arc<Engine> + Send + Sync>;
 /// Reads the profiles that are visible now, for a process that goes on.
 pub struct ProfileService {
     engine: EngineSource,
-    options: ServingOptions,
     view: RwLock<Option<Arc<Moment<View>>>>,
     reader: Mutex<Option<Moment<Arc<ProfileReader>>>>,
     /// One refresh at a time.
     refreshing: Mutex<()>,
     wake: Notify,
     lookups: AtomicU64,
-}
-
-/// How lookups are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServingOptions {
-    /// Write serving files. Without them a lookup scans key columns: some 100 ms at a million profiles.
-    pub files: bool,
-}
-
-impl Default for ServingOptions {
-    fn default() -> Self {
-        Self { files: true }
-    }
 }
 
 /// Something that was made for a publication, by an engine.
@@ -122,15 +109,14 @@ impl<T> Moment<T> {
 
 impl std::fmt::Debug for ProfileService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProfileService").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("ProfileService").finish_non_exhaustive()
     }
 }
 
 impl ProfileService {
-    pub fn new(engine: EngineSource, options: ServingOptions) -> Self {
+    pub fn new(engine: EngineSource) -> Self {
         Self {
             engine,
-            options,
             view: RwLock::new(None),
             reader: Mutex::new(None),
             refreshing: Mutex::new(()),
@@ -241,11 +227,12 @@ impl ProfileService {
     }
 
     async fn refresh(&self) -> Result<(), ServingError> {
-        if !self.options.files {
-            return Ok(());
-        }
         let _one = self.refreshing.lock().await;
         let engine = (self.engine)();
+        if !engine.project.service.serving_files {
+            *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
+            return Ok(());
+        }
         let seq = engine.catalog.newest_publication().await?;
         let before = self.view();
         if before.as_ref().is_some_and(|current| current.is(seq, &engine)) {
