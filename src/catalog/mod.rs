@@ -10,6 +10,9 @@ pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
+mod publications;
+
+pub use publications::Published;
 
 use std::path::Path;
 use std::time::Duration;
@@ -220,11 +223,6 @@ impl Catalog {
             .fetch_one(&self.pool)
             .await?;
         Ok(version.map(|v| v as Version))
-    }
-
-    /// The number of the newest publication: while it stays the same, so does what is visible.
-    pub async fn newest_publication(&self) -> Result<Option<i64>, CatalogError> {
-        Ok(sqlx::query_scalar("SELECT MAX(seq) FROM publications").fetch_one(&self.pool).await?)
     }
 
     /// Runs that began and neither ended nor were cleaned up after.

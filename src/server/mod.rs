@@ -39,6 +39,7 @@ use crate::service::Service;
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
+use routes::profiles::QuerySlots;
 use state::{App, Parts};
 
 /// Largest body of a request that is no upload, in bytes.
@@ -110,7 +111,16 @@ pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Resu
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
     let engines = service.clone();
     let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
-    let app = App::new(Parts { service, profiles, people, requirements, limits, options, openapi });
+    let app = App::new(Parts {
+        service,
+        profiles,
+        queries: QuerySlots::default(),
+        people,
+        requirements,
+        limits,
+        options,
+        openapi,
+    });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

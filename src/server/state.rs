@@ -10,6 +10,7 @@ use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::extract::Caller;
 use super::limits::Limits;
+use super::routes::profiles::QuerySlots;
 use crate::people::People;
 use crate::profiles::serving::ProfileService;
 use crate::service::Service;
@@ -24,6 +25,8 @@ pub struct Parts {
     pub service: Arc<Service>,
     /// The profiles that are visible now.
     pub profiles: Arc<ProfileService>,
+    /// The SQL queries that are under way.
+    pub queries: QuerySlots,
     pub people: People,
     pub requirements: Requirements,
     pub limits: Limits,

@@ -37,10 +37,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Profile, ProfileReader, ProfilesError};
+use super::{Changes, NotAPosition, Position, Profile, ProfileReader, ProfilesError};
 use crate::catalog::{AsOf, CatalogError};
 use crate::identity::normalize;
 use crate::store::{Cut, Version};
@@ -51,6 +51,10 @@ use folder::Folder;
 pub const POLL: Duration = Duration::from_millis(500);
 /// After so long without a lookup, memory is given back; the serving files stay.
 pub const IDLE: Duration = Duration::from_secs(15 * 60);
+/// So many publications are looked at for a page of the change log.
+const PUBLICATIONS_A_PAGE: u32 = 500;
+/// Lookups without serving files at a time: each reads megabytes.
+const SCANS: usize = 2;
 /// The share of the memory limit that queries may use, one part in so many.
 const QUERY_SHARE: u64 = 4;
 
@@ -63,6 +67,8 @@ pub enum ServingError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Sync(#[from] SyncError),
+    #[error(transparent)]
+    Position(#[from] NotAPosition),
 }
 
 impl ServingError {
@@ -75,7 +81,7 @@ impl ServingError {
                 Some("a moment is a run's id, or a time such as 2026-11-22T10:00:00Z".into())
             }
             Self::Catalog(CatalogError::AmbiguousRun(_)) => Some("give more of the run's id".into()),
-            Self::Catalog(_) => None,
+            Self::Catalog(_) | Self::Position(_) => None,
         }
     }
 }
@@ -91,6 +97,7 @@ pub struct ProfileService {
     /// One refresh at a time.
     refreshing: Mutex<()>,
     wake: Notify,
+    scans: Semaphore,
     lookups: AtomicU64,
 }
 
@@ -121,6 +128,7 @@ impl ProfileService {
             reader: Mutex::new(None),
             refreshing: Mutex::new(()),
             wake: Notify::new(),
+            scans: Semaphore::new(SCANS),
             lookups: AtomicU64::new(0),
         }
     }
@@ -131,7 +139,7 @@ impl ProfileService {
     /// [`ProfilesError::UnknownField`] when the field identifies nobody.
     pub async fn lookup(&self, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
         let begin = Instant::now();
-        let found = self.find(field, value).await;
+        let found = self.find(field, value, None).await;
         metrics::histogram!("cloud_connect_lookup_seconds").record(begin.elapsed());
         let result = match &found {
             Ok(Some(_)) => "found",
@@ -142,7 +150,12 @@ impl ProfileService {
         found
     }
 
-    async fn find(&self, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
+    /// [`Self::lookup`], as of a moment in the past. Reads the store: slow.
+    pub async fn lookup_as_of(&self, field: &str, value: &str, as_of: &AsOf) -> Result<Option<Profile>, ServingError> {
+        self.find(field, value, Some(as_of)).await
+    }
+
+    async fn find(&self, field: &str, value: &str, as_of: Option<&AsOf>) -> Result<Option<Profile>, ServingError> {
         let engine = (self.engine)();
         let identity = engine.project.identities.iter().find(|identity| identity.field == field);
         let Some(identity) = identity else {
@@ -150,33 +163,73 @@ impl ProfileService {
             return Err(ProfilesError::UnknownField { field: field.into(), known }.into());
         };
         let value = normalize(value, &identity.normalize);
-        self.lookups.fetch_add(1, Ordering::Relaxed);
+        self.lookups.fetch_add(u64::from(as_of.is_none()), Ordering::Relaxed);
         // a field that was just configured is not in the view yet
-        if let Some(current) = self.view()
+        if as_of.is_none()
+            && let Some(current) = self.view()
             && current.made.identity_fields.iter().any(|known| known == field)
         {
             // reads of the page cache, some microseconds each: less than handing them to another thread
             return Ok(current.made.by_identity(field, &value)?);
         }
-        self.wake.notify_one();
-        Ok(self.reader(None).await?.lookup(field, &value).await?)
+        if as_of.is_none() {
+            self.wake.notify_one();
+        }
+        // closed never, so whoever waits comes in
+        let _turn = self.scans.acquire().await.ok();
+        Ok(self.reader(as_of).await?.lookup(field, &value).await?)
     }
 
     /// Reads as of now, or of a moment in the past. The one of now is kept, with what it learnt, until something is
     /// published; its queries share a quarter of the memory limit.
     pub async fn reader(&self, as_of: Option<&AsOf>) -> Result<Arc<ProfileReader>, ServingError> {
-        let engine = (self.engine)();
-        if as_of.is_some() {
-            return Ok(Arc::new(open_reader(&engine, as_of).await?));
+        match as_of {
+            Some(_) => Ok(Arc::new(open_reader(&(self.engine)(), as_of).await?)),
+            None => Ok(self.reader_of_now().await?.1),
         }
+    }
+
+    /// Reads as of now, and the number of the newest publication that is certainly seen.
+    async fn reader_of_now(&self) -> Result<(Option<i64>, Arc<ProfileReader>), ServingError> {
+        let engine = (self.engine)();
         let mut kept = self.reader.lock().await;
         let seq = engine.catalog.newest_publication().await?;
         if let Some(reader) = kept.as_ref().filter(|moment| moment.is(seq, &engine)) {
-            return Ok(reader.made.clone());
+            return Ok((seq, reader.made.clone()));
         }
         let made = Arc::new(open_reader(&engine, None).await?);
         *kept = Some(Moment { seq, engine, made: made.clone() });
-        Ok(made)
+        Ok((seq, made))
+    }
+
+    /// A page of the change log, from that place on. `model`, `only`: of this model, of this kind.
+    pub async fn changes(
+        &self,
+        from: Position,
+        model: Option<&str>,
+        only: Option<&str>,
+        limit: usize,
+    ) -> Result<Changes, ServingError> {
+        let (newest, reader) = self.reader_of_now().await?;
+        let newest = newest.unwrap_or(0);
+        if from.publication > newest + 1 {
+            // of another project, or of a catalog that was lost since
+            return Err(NotAPosition.into());
+        }
+        let catalog = &(self.engine)().catalog;
+        let publications = catalog.publications(from.publication, newest, model, PUBLICATIONS_A_PAGE).await?;
+        // where the log goes on: behind the last publication that was looked at, or behind all
+        let cut = publications.len() == PUBLICATIONS_A_PAGE as usize;
+        let last = publications.last().filter(|_| cut).map_or(newest, |last| last.seq);
+        let mut page = reader.changes(&publications, from, only, limit, Position::of(last + 1)).await?;
+        page.more |= cut;
+        Ok(page)
+    }
+
+    /// Behind the newest change.
+    pub async fn end_of_changes(&self) -> Result<Position, ServingError> {
+        let newest = (self.engine)().catalog.newest_publication().await?;
+        Ok(Position::of(newest.map_or(0, |seq| seq + 1)))
     }
 
     /// Something was published: see to it now.
