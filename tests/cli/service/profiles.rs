@@ -98,6 +98,7 @@ fn a_public_token_asks_and_sees_only_what_the_project_allows() {
     let ask = |path: &str| service.ask_as(Some(&public), "GET", path, None);
     // nothing is allowed unless it is said
     assert_eq!(ask(&path("ada")).error(403), "forbidden");
+    assert_eq!(service.stop(), 0);
     project.write(
         "cloud-connect.yml",
         &format!("{TOP}service:\n  public_identities: [email]\n  public_fields: [cc_people_city]\n"),
