@@ -4,6 +4,8 @@
 //! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
 //! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
 
+mod uploads;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +13,9 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
-use crate::store::{Cut, Version};
+use crate::store::{Cut, TableId, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
+pub use uploads::{CollectedEvent, UploadPublication};
 
 /// What can go wrong in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -297,7 +300,11 @@ impl Catalog {
         let mut cut = Cut::default();
         let rows = sqlx::query(include_str!("../../sql/catalog/cut.sql")).bind(seq).fetch_all(&self.pool).await?;
         for row in rows {
-            cut.records.insert(row.try_get("model")?, row.try_get::<i64, _>("records_version")? as Version);
+            let (name, version) = (row.try_get::<String, _>("model")?, row.try_get::<i64, _>("records_version")?);
+            match TableId::stream_of_folder(&name) {
+                Some(stream) => cut.streams.insert(stream.to_string(), version as Version),
+                None => cut.records.insert(name, version as Version),
+            };
         }
         let shared =
             sqlx::query(include_str!("../../sql/catalog/shared_versions.sql")).bind(seq).fetch_one(&self.pool).await?;
