@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Catalog, CatalogError};
+use super::{Catalog, CatalogError, events};
+use crate::events::{Event, Subject, SubjectKind};
 use crate::store::{TableId, Version};
 use crate::uploads::{Source, UploadReport, UploadStatus};
 
@@ -63,6 +64,15 @@ impl Catalog {
         let report = publication.report;
         let finished = report.finished_at.unwrap_or(report.started_at).timestamp_micros();
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let ended: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM uploads WHERE upload_id = ?1 AND status <> 'running')")
+                .bind(&report.id)
+                .fetch_one(&mut *tx)
+                .await?;
+        // events of a journal are too many to be told one by one; that they failed is told
+        if !ended && (report.source == Source::Upload || report.status == UploadStatus::Failed) {
+            events::insert(&mut tx, &upload_ended(report)).await?;
+        }
         sqlx::query(
             "INSERT INTO uploads (upload_id, stream, source, status, started_at, finished_at, report)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -218,6 +228,24 @@ impl Catalog {
             .await?;
         rows.iter().map(|row| Ok((row.try_get("stream")?, row.try_get::<i64, _>("events")? as u64))).collect()
     }
+}
+
+/// What the trail says of an upload's end.
+fn upload_ended(report: &UploadReport) -> Event {
+    let (verb, message) = match &report.error {
+        Some(error) => ("upload_failed", format!("the upload to stream `{}` failed: {error}", report.stream)),
+        None => ("upload_finished", format!("{} rows were uploaded to stream `{}`", report.rows, report.stream)),
+    };
+    let details = serde_json::json!({
+        "stream": report.stream,
+        "status": report.status,
+        "rows": report.rows,
+        "quarantined": report.quarantined,
+        "profiles_created": report.profiles_created,
+        "profiles_matched": report.profiles_matched,
+    });
+    let at = report.finished_at.unwrap_or(report.started_at);
+    Event::new(at, Subject::new(SubjectKind::Upload, &report.id), verb, message).by(&report.actor).with(details)
 }
 
 fn upload_of(row: &SqliteRow) -> Result<UploadReport, CatalogError> {

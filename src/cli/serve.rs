@@ -10,6 +10,7 @@ use crate::clock::SystemClock;
 use crate::people::People;
 use crate::server::{self, ServeOptions};
 use crate::service::{Service, ServiceOptions};
+use crate::uploads::UploadOptions;
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
 #[derive(Debug, clap::Args)]
@@ -43,6 +44,9 @@ pub struct Serve {
     /// Profile lookups a second by token (0: no limit)
     #[arg(long, value_name = "N", default_value_t = 0)]
     lookup_rate_limit: u32,
+    /// The largest body of an upload, decompressed
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    max_upload: bytesize::ByteSize,
 }
 
 impl Serve {
@@ -54,6 +58,7 @@ impl Serve {
             behind_proxy: self.behind_proxy,
             rate_limit: self.rate_limit,
             lookup_rate_limit: self.lookup_rate_limit,
+            uploads: UploadOptions { max_bytes: self.max_upload.as_u64(), ..UploadOptions::default() },
             grace: self.grace,
         };
         // before anything is opened: a refused address should leave no trace
@@ -66,13 +71,18 @@ impl Serve {
         };
         let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
         let people = People::new(service.catalog(), service.clock());
-        let (_app, router) = server::app(Arc::clone(&service), people, options.clone())?;
+        let (app, router) = server::app(Arc::clone(&service), people, options.clone())?;
+        app.uploads.start();
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        server::serve(router, &options, context.cancel.clone(), |address| {
+        let served = server::serve(router, &options, context.cancel.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
         })
-        .await?;
+        .await;
+        if tokio::time::timeout(self.grace, app.uploads.shutdown()).await.is_err() {
+            tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
+        }
+        served?;
         Ok(Outcome::Fine)
     }
 }

@@ -35,6 +35,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::people::People;
 use crate::service::Service;
+use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -55,6 +56,7 @@ pub struct ServeOptions {
     pub rate_limit: u32,
     /// Lookups a second by caller; 0: no limit.
     pub lookup_rate_limit: u32,
+    pub uploads: UploadOptions,
     /// How long running requests and runs may take to end.
     pub grace: Duration,
 }
@@ -107,7 +109,9 @@ pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Resu
     let requirements = Requirements::of(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
-    let app = App::new(Parts { service, people, requirements, limits, options, openapi });
+    let current = Arc::clone(&service);
+    let uploads = Uploads::open(Arc::new(move || current.engine()), options.uploads);
+    let app = App::new(Parts { service, people, requirements, limits, uploads, options, openapi });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

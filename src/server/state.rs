@@ -12,6 +12,7 @@ use super::extract::Caller;
 use super::limits::Limits;
 use crate::people::People;
 use crate::service::Service;
+use crate::uploads::Uploads;
 
 /// The state of the server: cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +25,7 @@ pub struct Parts {
     pub people: People,
     pub requirements: Requirements,
     pub limits: Limits,
+    pub uploads: Uploads,
     pub options: ServeOptions,
     /// The OpenAPI document as it is served.
     pub openapi: String,

@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 const ACTOR: &str = "system";
 
 /// An event that was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RefusedEvent {
     /// In the body, from 0.
     pub index: usize,
@@ -32,7 +32,7 @@ pub struct RefusedEvent {
 }
 
 /// What became of a request's events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Collected {
     pub stream: String,
     /// These are on disk, and will be visible within seconds.

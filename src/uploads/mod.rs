@@ -29,6 +29,7 @@ pub mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ struct Shared {
     /// Many events wait.
     wake: Notify,
     /// Events that came in and were not flushed yet, as far as this process knows.
-    waiting: std::sync::atomic::AtomicU64,
+    waiting: AtomicU64,
     closing: CancellationToken,
     flusher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -115,22 +116,24 @@ pub struct UploadRequest {
 }
 
 impl Uploads {
-    /// Opens the way in and starts the flusher, which first takes what an earlier process left in the journal.
-    pub async fn open(engine: CurrentEngine, options: UploadOptions) -> Result<Self, UploadError> {
-        let waiting = engine().catalog.journalled_streams().await?.iter().map(|(_, events)| events).sum();
-        let shared = Arc::new(Shared {
+    /// Opens the way in. Collected events are written only once the flusher is started.
+    pub fn open(engine: CurrentEngine, options: UploadOptions) -> Self {
+        let shared = Shared {
             engine,
             options,
             slots: Arc::new(Semaphore::new(options.at_once.max(1))),
             wake: Notify::new(),
-            waiting: std::sync::atomic::AtomicU64::new(waiting),
+            waiting: AtomicU64::new(0),
             closing: CancellationToken::new(),
             flusher: Mutex::new(None),
-        });
-        let uploads = Self { shared };
-        let flusher = tokio::spawn(uploads.clone().flush_for_ever());
-        *uploads.shared.flusher.lock().unwrap_or_else(PoisonError::into_inner) = Some(flusher);
-        Ok(uploads)
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts the flusher, which first takes what an earlier process left in the journal.
+    pub fn start(&self) {
+        let mut flusher = self.shared.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        flusher.get_or_insert_with(|| tokio::spawn(self.clone().flush_for_ever()));
     }
 
     pub fn options(&self) -> UploadOptions {

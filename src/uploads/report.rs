@@ -11,7 +11,7 @@ use crate::values::convert::shorten;
 pub const MAX_SAMPLES: usize = 20;
 
 /// How an upload stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadStatus {
     Running,
@@ -49,7 +49,7 @@ impl UploadStatus {
 }
 
 /// Where the rows came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A file.
@@ -73,7 +73,7 @@ impl Source {
 }
 
 /// Why a row was set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// It is not what the format says: broken JSON, too few fields, no UTF-8, too long.
@@ -87,7 +87,7 @@ pub enum Fault {
 }
 
 /// A row that was set aside, for the report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FaultyRow {
     /// From 1; of a Parquet file the row, not the line.
     pub line: u64,
@@ -96,7 +96,7 @@ pub struct FaultyRow {
 }
 
 /// The rows that were set aside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FaultyRows {
     pub counts: BTreeMap<Fault, u64>,
     /// At most [`MAX_SAMPLES`].
@@ -117,7 +117,7 @@ impl FaultyRows {
 }
 
 /// An upload's record.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UploadReport {
     pub id: String,
     pub stream: String,

@@ -1,6 +1,7 @@
 //! The endpoints: one file an area, merged here.
 
 mod health;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -8,5 +9,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router())
+    OpenApiRouter::new().merge(health::router()).merge(uploads::router())
 }
