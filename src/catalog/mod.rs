@@ -21,7 +21,7 @@ use sqlx::{Row, SqlitePool};
 
 use crate::store::{Cut, TableId, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
-pub use uploads::{CollectedEvent, UploadPublication};
+pub use uploads::{CollectedEvent, Journalled, UploadPublication};
 
 /// What can go wrong in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -308,16 +308,23 @@ impl Catalog {
                     .await?
             }
             Some(AsOf::Run(run_id)) => {
-                let run = self.run(run_id).await?;
+                // an upload publishes as a run does
+                let run = match self.upload(run_id).await? {
+                    Some(upload) => (upload.id, upload.finished_at.unwrap_or(upload.started_at)),
+                    None => {
+                        let run = self.run(run_id).await?;
+                        (run.run_id, run.finished_at.unwrap_or(run.started_at))
+                    }
+                };
                 let own: Option<i64> = sqlx::query_scalar("SELECT MAX(seq) FROM publications WHERE run_id = ?1")
-                    .bind(&run.run_id)
+                    .bind(&run.0)
                     .fetch_one(&self.pool)
                     .await?;
                 match own {
                     Some(seq) => Some(seq),
                     None => {
                         sqlx::query_scalar("SELECT MAX(seq) FROM publications WHERE published_at <= ?1")
-                            .bind(run.finished_at.unwrap_or(run.started_at).timestamp_micros())
+                            .bind(run.1.timestamp_micros())
                             .fetch_one(&self.pool)
                             .await?
                     }

@@ -5,13 +5,14 @@
 //! idempotency key at most one is under way or done.
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Catalog, CatalogError, events};
 use crate::events::{Event, Subject, SubjectKind};
 use crate::store::{TableId, Version};
-use crate::uploads::{Source, UploadReport, UploadStatus};
+use crate::uploads::{Batch, Source, UploadReport, UploadStatus};
 
 /// An event of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,14 @@ pub struct CollectedEvent {
     pub received_at: i64,
     /// One JSON object, in one line.
     pub event: String,
+}
+
+/// What waits in the journal for one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Journalled {
+    pub stream: String,
+    pub events: u64,
+    pub bytes: u64,
 }
 
 /// What an upload made visible.
@@ -185,48 +194,59 @@ impl Catalog {
     }
 
     /// Takes events into the journal; they are on disk when this returns.
-    pub async fn journal_events(
-        &self,
-        stream: &str,
-        events: &[String],
-        now: DateTime<Utc>,
-    ) -> Result<(), CatalogError> {
+    pub async fn journal_events(&self, batches: &[Batch]) -> Result<(), CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for event in events {
-            sqlx::query("INSERT INTO collected (stream, received_at, event) VALUES (?1, ?2, ?3)")
-                .bind(stream)
-                .bind(now.timestamp_micros())
-                .bind(event)
-                .execute(&mut *tx)
-                .await?;
+        for batch in batches {
+            for event in &batch.events {
+                sqlx::query("INSERT INTO collected (stream, received_at, event) VALUES (?1, ?2, ?3)")
+                    .bind(&batch.stream)
+                    .bind(batch.received_at.timestamp_micros())
+                    .bind(event)
+                    .execute(&mut *tx)
+                    .await?;
+            }
         }
         tx.commit().await?;
         Ok(())
     }
 
-    /// The oldest events of a stream.
-    pub async fn journalled_events(&self, stream: &str, limit: u32) -> Result<Vec<CollectedEvent>, CatalogError> {
-        let rows = sqlx::query("SELECT id, received_at, event FROM collected WHERE stream = ?1 ORDER BY id LIMIT ?2")
-            .bind(stream)
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await?;
-        let event = |row: &SqliteRow| {
-            Ok(CollectedEvent {
-                id: row.try_get("id")?,
-                received_at: row.try_get("received_at")?,
-                event: row.try_get("event")?,
-            })
-        };
-        rows.iter().map(event).collect()
+    /// The oldest events of a stream: so many, and so many bytes (the last one may exceed them), at most.
+    pub async fn journalled_events(
+        &self,
+        stream: &str,
+        limit: u32,
+        max_bytes: usize,
+    ) -> Result<Vec<CollectedEvent>, CatalogError> {
+        let mut rows =
+            sqlx::query("SELECT id, received_at, event FROM collected WHERE stream = ?1 ORDER BY id LIMIT ?2")
+                .bind(stream)
+                .bind(limit)
+                .fetch(&self.pool);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while bytes < max_bytes
+            && let Some(row) = rows.try_next().await?
+        {
+            let event: String = row.try_get("event")?;
+            bytes += event.len();
+            events.push(CollectedEvent { id: row.try_get("id")?, received_at: row.try_get("received_at")?, event });
+        }
+        Ok(events)
     }
 
-    /// The streams whose events wait, and how many.
-    pub async fn journalled_streams(&self) -> Result<Vec<(String, u64)>, CatalogError> {
-        let rows = sqlx::query("SELECT stream, COUNT(*) AS events FROM collected GROUP BY stream ORDER BY stream")
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(|row| Ok((row.try_get("stream")?, row.try_get::<i64, _>("events")? as u64))).collect()
+    /// The streams whose events wait.
+    pub async fn journalled_streams(&self) -> Result<Vec<Journalled>, CatalogError> {
+        let statement = "SELECT stream, COUNT(*) AS events, SUM(LENGTH(CAST(event AS BLOB))) AS bytes FROM collected
+                         GROUP BY stream ORDER BY stream";
+        let rows = sqlx::query(statement).fetch_all(&self.pool).await?;
+        let number = |row: &SqliteRow, name: &str| row.try_get::<i64, _>(name).map(|n| n as u64);
+        let stream = |row: &SqliteRow| {
+            Ok(Journalled {
+                stream: row.try_get("stream")?,
+                events: number(row, "events")?,
+                bytes: number(row, "bytes")?,
+            })
+        };
+        rows.iter().map(stream).collect()
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Serve {
     /// The largest body of an upload, decompressed
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     max_upload: bytesize::ByteSize,
+    /// How long collected events wait for each other, to be written together
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    collect_every: Duration,
 }
 
 impl Serve {
@@ -58,7 +61,11 @@ impl Serve {
             behind_proxy: self.behind_proxy,
             rate_limit: self.rate_limit,
             lookup_rate_limit: self.lookup_rate_limit,
-            uploads: UploadOptions { max_bytes: self.max_upload.as_u64(), ..UploadOptions::default() },
+            uploads: UploadOptions {
+                max_bytes: self.max_upload.as_u64(),
+                flush_every: self.collect_every,
+                ..UploadOptions::default()
+            },
             grace: self.grace,
         };
         // before anything is opened: a refused address should leave no trace

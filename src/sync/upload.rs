@@ -74,8 +74,8 @@ pub enum UploadSource {
         /// What makes a repetition recognizable; none: the body itself.
         key: Option<String>,
     },
-    /// The stream's events in the journal, so many at most.
-    Journal { limit: u32 },
+    /// The stream's events in the journal: so many, and about so many bytes, at most.
+    Journal { limit: u32, max_bytes: usize },
 }
 
 /// How an upload ended.
@@ -101,6 +101,7 @@ struct Input {
     /// Of the rows of the journal, by line: when each came in.
     received: Option<Vec<i64>>,
     collected_until: Option<i64>,
+    bytes: u64,
 }
 
 /// What was staged, before anyone looked for profiles.
@@ -122,9 +123,9 @@ impl Engine {
     ) -> Result<Option<Uploaded>, UploadError> {
         let lock = self.stream_lock(stream).await?.ok_or_else(|| UploadError::Busy(stream.to_string()))?;
         self.clean_up_uploads(&lock, stream).await?;
-        let (kind, hash, bytes) = match &source {
-            UploadSource::Body { body, .. } => (Source::Upload, Some(body.hash.clone()), body.bytes),
-            UploadSource::Journal { .. } => (Source::Collect, None, 0),
+        let (kind, hash) = match &source {
+            UploadSource::Body { body, .. } => (Source::Upload, Some(body.hash.clone())),
+            UploadSource::Journal { .. } => (Source::Collect, None),
         };
         let key = match &source {
             UploadSource::Body { key: Some(key), .. } => Some(key.clone()),
@@ -148,7 +149,7 @@ impl Engine {
         let id = Uuid::now_v7().to_string();
         let mut report = UploadReport::new(id, stream.to_string(), kind, actor.to_string(), self.clock.now());
         report.columns = input.rows.own_columns();
-        report.bytes = bytes;
+        report.bytes = input.bytes;
         self.catalog.begin_upload(&report, key.as_deref(), hash.as_deref()).await?;
         if let Err(error) = Box::pin(self.upload_begun(&base, input, &mut report, folder)).await {
             // still under the stream's lock, so that nobody takes the upload for one whose process died
@@ -285,17 +286,18 @@ impl Engine {
         base: &StreamBase,
         folder: &SpillFolder,
     ) -> Result<Option<Input>, UploadError> {
-        let (path, format, received, collected_until) = match source {
-            UploadSource::Body { body, format, .. } => (body.path, format, None, None),
-            UploadSource::Journal { limit } => {
-                let events = self.catalog.journalled_events(stream, limit).await?;
+        let (path, format, bytes, received, collected_until) = match source {
+            UploadSource::Body { body, format, .. } => (body.path, format, body.bytes, None, None),
+            UploadSource::Journal { limit, max_bytes } => {
+                let events = self.catalog.journalled_events(stream, limit, max_bytes).await?;
                 let Some(last) = events.last().map(|event| event.id) else { return Ok(None) };
                 let path = folder.path().join("events");
                 let mut text = String::with_capacity(events.iter().map(|event| event.event.len() + 1).sum());
                 events.iter().for_each(|event| text.extend([event.event.as_str(), "\n"]));
-                tokio::fs::write(&path, text).await?;
                 let received = events.iter().map(|event| event.received_at).collect();
-                (path, Format::Ndjson, Some(received), Some(last))
+                let bytes = text.len() as u64;
+                tokio::fs::write(&path, text).await?;
+                (path, Format::Ndjson, bytes, Some(received), Some(last))
             }
         };
         let identities: Vec<String> = self.project.identities.iter().map(|field| field.field.clone()).collect();
@@ -309,7 +311,7 @@ impl Engine {
             Ok::<_, UploadError>(rows)
         });
         let rows = opening.await.map_err(|e| SyncError::Bug(e.to_string()))??;
-        Ok(Some(Input { rows, received, collected_until }))
+        Ok(Some(Input { rows, received, collected_until, bytes }))
     }
 
     /// Were the values of these identity fields stored with the same steps so far?

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::rows::{Columns, json};
-use super::{UploadError, Uploads};
+use super::{Batch, UploadError, Uploads};
+use crate::catalog::Journalled;
 use crate::config::{IdentityField, is_slug};
 use crate::diff::spill::SpillFolder;
 use crate::identity::normalize;
@@ -16,8 +17,9 @@ use crate::sync::UploadSource;
 /// The most that one request may collect.
 pub const MAX_COLLECT_BYTES: usize = 1 << 20;
 pub const MAX_COLLECT_ROWS: usize = 1000;
-/// Events in one upload at most: what bounds its memory, since a row is at most a request.
+/// Events in one upload at most, and their bytes, which are held in memory once.
 const BATCH_EVENTS: u32 = 50_000;
+const BATCH_BYTES: usize = 16 << 20;
 /// After a failure the flusher waits twice as long each time, up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Who an upload of collected events is by: they come from many.
@@ -60,8 +62,8 @@ impl Uploads {
         if events.len() > MAX_COLLECT_ROWS {
             return Err(UploadError::TooManyRows { rows: events.len() });
         }
-        let waiting = self.shared.waiting.load(Ordering::Relaxed);
-        if waiting >= self.shared.options.max_waiting {
+        let waiting = self.shared.waiting_bytes.load(Ordering::Relaxed);
+        if waiting >= self.shared.options.max_waiting_bytes {
             return Err(UploadError::Full { waiting });
         }
         let engine = self.engine();
@@ -73,29 +75,34 @@ impl Uploads {
                 Err(message) => refused.push(RefusedEvent { index, message }),
             }
         }
-        if !accepted.is_empty() {
-            engine.catalog.journal_events(stream, &accepted, engine.clock.now()).await?;
-            let before = self.shared.waiting.fetch_add(accepted.len() as u64, Ordering::Relaxed);
-            if before + accepted.len() as u64 >= self.shared.options.flush_events {
+        let count = accepted.len();
+        if count > 0 {
+            let (events, bytes) = (accepted.len() as u64, accepted.iter().map(String::len).sum::<usize>());
+            let batch = Batch { stream: stream.to_string(), received_at: engine.clock.now(), events: accepted };
+            self.shared.journal.take(engine.catalog.clone(), batch).await?;
+            self.shared.waiting_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            let before = self.shared.waiting_events.fetch_add(events, Ordering::Relaxed);
+            if before + events >= self.shared.options.flush_events {
                 self.shared.wake.notify_one();
             }
         }
-        Ok(Collected { stream: stream.to_string(), accepted: accepted.len(), refused })
+        Ok(Collected { stream: stream.to_string(), accepted: count, refused })
     }
 
     /// Turns every event that waits into uploads. Harmless at any moment, and when another process does the same.
     pub async fn flush(&self) -> Result<(), UploadError> {
         let engine = self.engine();
         let mut failed = None;
-        for (stream, _) in engine.catalog.journalled_streams().await? {
+        for Journalled { stream, .. } in engine.catalog.journalled_streams().await? {
             // one stream's trouble does not stop the others
             if let Err(error) = self.flush_stream(&stream).await {
                 tracing::warn!(stream, %error, "collected events could not be written; they stay in the journal");
                 failed = Some(error);
             }
         }
-        let left = engine.catalog.journalled_streams().await?.iter().map(|(_, events)| events).sum();
-        self.shared.waiting.store(left, Ordering::Relaxed);
+        let left = engine.catalog.journalled_streams().await?;
+        self.shared.waiting_events.store(left.iter().map(|stream| stream.events).sum(), Ordering::Relaxed);
+        self.shared.waiting_bytes.store(left.iter().map(|stream| stream.bytes).sum(), Ordering::Relaxed);
         failed.map_or(Ok(()), Err)
     }
 
@@ -107,10 +114,11 @@ impl Uploads {
             let _slot = self.slot().await?;
             let engine = self.engine();
             let folder = SpillFolder::create(&engine.spill_folder(), &format!("collect-{}", uuid::Uuid::now_v7()))?;
-            let source = UploadSource::Journal { limit: BATCH_EVENTS };
+            let source = UploadSource::Journal { limit: BATCH_EVENTS, max_bytes: BATCH_BYTES };
             let Some(done) = engine.upload(stream, ACTOR, source, &folder).await? else { return Ok(()) };
             tracing::debug!(stream, upload = done.report.id, rows = done.report.rows, "collected events are visible");
-            if done.report.rows < u64::from(BATCH_EVENTS) {
+            // what came in meanwhile waits for others
+            if done.report.rows < u64::from(BATCH_EVENTS) && done.report.bytes < BATCH_BYTES as u64 {
                 return Ok(());
             }
         }

@@ -1,5 +1,6 @@
 //! Why an upload fails, in words for people.
 
+use crate::catalog::CatalogError;
 use crate::sync::SyncError;
 
 /// Why rows that are handed in are not taken. [`UploadError::hint`] says what to do.
@@ -29,8 +30,12 @@ pub enum UploadError {
     BadKey,
     #[error("another upload to stream `{0}` is under way")]
     Busy(String),
-    #[error("{waiting} collected events wait to be written")]
+    #[error("{} of collected events wait to be written", bytesize::ByteSize(*.waiting))]
     Full { waiting: u64 },
+    #[error("the events could not be written down: {0}")]
+    Journal(std::sync::Arc<CatalogError>),
+    #[error("too many bodies arrive at once")]
+    Crowded,
     #[error("the service is shutting down")]
     Closing,
     #[error("{0}")]
@@ -42,7 +47,16 @@ pub enum UploadError {
 impl UploadError {
     /// Is the request at fault, and not the service?
     pub fn is_request_fault(&self) -> bool {
-        !matches!(self, Self::Busy(_) | Self::Full { .. } | Self::Closing | Self::Sync(_) | Self::Io(_))
+        !matches!(
+            self,
+            Self::Busy(_)
+                | Self::Full { .. }
+                | Self::Crowded
+                | Self::Closing
+                | Self::Journal(_)
+                | Self::Sync(_)
+                | Self::Io(_)
+        )
     }
 
     /// A word for programs.
@@ -60,6 +74,8 @@ impl UploadError {
             Self::BadKey => "invalid-idempotency-key",
             Self::Busy(_) => "busy",
             Self::Full { .. } => "journal-full",
+            Self::Journal(_) => "upload-failed",
+            Self::Crowded => "too-many-uploads",
             Self::Closing => "shutting-down",
             Self::Sync(_) => "upload-failed",
             Self::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => "disk-full",
@@ -86,7 +102,7 @@ impl UploadError {
             Self::NoIdentity { wanted, .. } => format!("at least one has to be there: {}", wanted.join(", ")),
             Self::BadKey => "a random UUID for each body does".into(),
             Self::KeyReused => "make a new Idempotency-Key for each body, and repeat a body with its own".into(),
-            Self::Busy(_) | Self::Closing => "nothing was added: try again in a while".into(),
+            Self::Busy(_) | Self::Crowded | Self::Closing => "nothing was added: try again in a while".into(),
             Self::Full { .. } => {
                 "nothing was taken: try again in a while; the service's log says why they are not written".into()
             }
@@ -94,7 +110,7 @@ impl UploadError {
             Self::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
                 "free some disk space (the state's directory, which also takes bodies) and send it again".into()
             }
-            Self::Io(_) => return None,
+            Self::Journal(_) | Self::Io(_) => return None,
         })
     }
 }
@@ -105,8 +121,8 @@ impl From<crate::store::StoreError> for UploadError {
     }
 }
 
-impl From<crate::catalog::CatalogError> for UploadError {
-    fn from(e: crate::catalog::CatalogError) -> Self {
+impl From<CatalogError> for UploadError {
+    fn from(e: CatalogError) -> Self {
         SyncError::from(e).into()
     }
 }

@@ -13,7 +13,7 @@
 //! so attributes come from models alone, with their limits, contracts, change log and time travel, and an upload does
 //! not need a second way of saying what an attribute is.
 //!
-//! Actors: [`Uploads`] is the service's way in; [`body`] brings a body to disk, [`rows`] reads it; the flusher, an
+//! Actors: [`Uploads`] is the service's way in; [`body`] brings a body to disk, [`rows`] reads it; [`journal`] writes the events of several requests at once; the flusher, an
 //! idempotent task, woken by a timer and by many events, turns the journal into uploads. Invariants:
 //! - an upload is visible whole or not at all, and a body that is sent again under its key adds nothing again;
 //! - an event is on disk before it is accepted, and is taken from the journal exactly once;
@@ -24,6 +24,7 @@
 pub mod body;
 mod collect;
 mod error;
+mod journal;
 mod report;
 pub mod rows;
 #[cfg(test)]
@@ -42,12 +43,16 @@ use tokio_util::sync::CancellationToken;
 pub use body::{Body, Encoding};
 pub use collect::{Collected, MAX_COLLECT_BYTES, MAX_COLLECT_ROWS, RefusedEvent};
 pub use error::UploadError;
+pub use journal::Batch;
 pub use report::{Fault, FaultyRow, FaultyRows, Source, UploadReport, UploadStatus};
 pub use rows::Format;
 
 use crate::config::is_slug;
 use crate::diff::spill::SpillFolder;
 use crate::sync::{Engine, SyncError, UploadSource, Uploaded};
+
+/// Bodies that may be on their way, or wait for a slot, at once: what bounds the disk that they take.
+const MAX_ARRIVING: usize = 16;
 
 /// Gives the engine as it is now: the service opens another when its configuration changes.
 pub type CurrentEngine = Arc<dyn Fn() -> Arc<Engine> + Send + Sync>;
@@ -63,8 +68,8 @@ pub struct UploadOptions {
     pub flush_every: Duration,
     /// So many events are not left to wait.
     pub flush_events: u64,
-    /// No more than so many events wait.
-    pub max_waiting: u64,
+    /// No more than so many bytes of events wait, about.
+    pub max_waiting_bytes: u64,
 }
 
 impl Default for UploadOptions {
@@ -74,7 +79,7 @@ impl Default for UploadOptions {
             at_once: 2,
             flush_every: Duration::from_secs(5),
             flush_events: 20_000,
-            max_waiting: 2_000_000,
+            max_waiting_bytes: 1 << 30,
         }
     }
 }
@@ -88,11 +93,15 @@ pub struct Uploads {
 struct Shared {
     engine: CurrentEngine,
     options: UploadOptions,
+    /// Bodies that are on their way: slow ones must not keep others from being worked through.
+    arriving: Arc<Semaphore>,
     slots: Arc<Semaphore>,
+    journal: journal::Journal,
     /// Many events wait.
     wake: Notify,
-    /// Events that came in and were not flushed yet, as far as this process knows.
-    waiting: AtomicU64,
+    /// What came in and was not flushed yet, as far as this process knows.
+    waiting_events: AtomicU64,
+    waiting_bytes: AtomicU64,
     closing: CancellationToken,
     flusher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -121,9 +130,12 @@ impl Uploads {
         let shared = Shared {
             engine,
             options,
+            arriving: Arc::new(Semaphore::new(MAX_ARRIVING)),
             slots: Arc::new(Semaphore::new(options.at_once.max(1))),
+            journal: journal::Journal::default(),
             wake: Notify::new(),
-            waiting: AtomicU64::new(0),
+            waiting_events: AtomicU64::new(0),
+            waiting_bytes: AtomicU64::new(0),
             closing: CancellationToken::new(),
             flusher: Mutex::new(None),
         };
@@ -164,13 +176,18 @@ impl Uploads {
         if request.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > 255) {
             return Err(UploadError::BadKey);
         }
-        let slot = self.slot().await?;
+        if self.shared.closing.is_cancelled() {
+            return Err(UploadError::Closing);
+        }
+        let arriving = self.shared.arriving.try_acquire().map_err(|_| UploadError::Crowded)?;
         let engine = self.engine();
         let folder = SpillFolder::create(&engine.spill_folder(), &format!("upload-{}", uuid::Uuid::now_v7()))?;
         let body = body::receive(folder.path(), body, request.encoding, self.shared.options.max_bytes).await?;
         if body.bytes == 0 {
             return Err(UploadError::Empty);
         }
+        let slot = self.slot().await?;
+        drop(arriving);
         let UploadRequest { stream, format, key, actor, .. } = request;
         // its own task: whoever asked for it may go away meanwhile
         let working = tokio::spawn(async move {

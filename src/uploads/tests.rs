@@ -131,8 +131,9 @@ impl World {
 fn json_rows(batches: &[RecordBatch]) -> Vec<Value> {
     let mut rows = Vec::new();
     for batch in batches {
+        let schema = batch.schema();
         for row in 0..batch.num_rows() {
-            let cells = batch.schema().fields().iter().zip(batch.columns()).map(|(field, column)| {
+            let cells = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
                 let value_type = ValueType::of(field).unwrap();
                 let column = crate::values::convert::to_stored(column, value_type).unwrap();
                 (field.name().clone(), cell_to_json(column.as_ref(), row, value_type))

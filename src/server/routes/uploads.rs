@@ -163,10 +163,13 @@ impl From<UploadError> for ApiError {
             UploadError::TooLarge { .. } | UploadError::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             UploadError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             UploadError::Busy(_) => StatusCode::CONFLICT,
-            UploadError::Full { .. } | UploadError::Closing => StatusCode::SERVICE_UNAVAILABLE,
+            UploadError::Full { .. } | UploadError::Crowded | UploadError::Closing => StatusCode::SERVICE_UNAVAILABLE,
             // `normalize:` of the project differs from what the store was written with
             UploadError::Sync(SyncError::Renormalized { .. }) => StatusCode::CONFLICT,
-            UploadError::Sync(_) | UploadError::Io(_) => return Self::internal(e),
+            UploadError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            UploadError::Journal(_) | UploadError::Sync(_) | UploadError::Io(_) => return Self::internal(e),
             _ => StatusCode::BAD_REQUEST,
         };
         let error = Self::new(status, e.code(), e.to_string());

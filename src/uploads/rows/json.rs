@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(objects(b"{\"a\":1}\n{\"a\":2}\n").unwrap(), [r#"{"a":1}"#, r#"{"a":2}"#]);
         assert_eq!(objects(b"[]").unwrap(), Vec::<&str>::new());
         assert_eq!(objects(b"  ").unwrap(), Vec::<&str>::new());
-        assert_eq!(objects(b"[{\"a\":1},\n{\"a\":}]").unwrap_err().at, 16);
+        assert_eq!(objects(b"[{\"a\":1},\n{\"a\":}]").unwrap_err().at, 15);
     }
 
     proptest::proptest! {

@@ -18,6 +18,10 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/docs", ""),
     ("GET", "/docs/", ""),
     ("GET", "/docs/{*file}", ""),
+    ("POST", "/v2/upload", "profiles:write"),
+    ("GET", "/v2/upload", "runs:read"),
+    ("GET", "/v2/upload/{id}", "runs:read"),
+    ("POST", "/collect/json/{stream}", "profiles:write"),
 ];
 
 /// What each role may do, as docs/security.md says.
