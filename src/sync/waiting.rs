@@ -179,25 +179,18 @@ async fn enter_file(
     let batches: Vec<RecordBatch> = read_file(store, table, file, options).await?.try_collect().await?;
     let Some(first) = batches.first() else { return Ok(()) };
     let rows = concat_batches(&first.schema(), &batches)?;
-    let owners: Vec<Option<Uuid>> = profiles.iter().copied().map(Some).collect();
-    links.claim_of(definition, &rows, &owners)?;
-    log_entered(definition, &rows, profiles, log)?;
-    Ok(log.flush_full().await?)
-}
-
-fn log_entered(
-    definition: &Definition,
-    rows: &RecordBatch,
-    profiles: Vec<Uuid>,
-    log: &mut ChangeLog,
-) -> Result<(), SyncError> {
     let texts = identity_texts(rows.column(0))?;
     let schema = rows.schema();
     let (fields, columns) = attributes(schema.fields(), rows.columns(), definition.activated);
-    let mut objects = ObjectEncoder::new(fields, columns)?;
-    for (row, profile) in profiles.into_iter().enumerate() {
-        let after = objects.object(row, |_| true);
-        log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after));
+    let owners: Vec<Option<Uuid>> = profiles.iter().copied().map(Some).collect();
+    links.claim_of(definition, &rows, &owners)?;
+    {
+        // ends before the next wait: it cannot go to another thread
+        let mut objects = ObjectEncoder::new(fields, columns)?;
+        for (row, profile) in profiles.into_iter().enumerate() {
+            let after = objects.object(row, |_| true);
+            log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after));
+        }
     }
-    Ok(())
+    Ok(log.flush_full().await?)
 }
