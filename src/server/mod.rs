@@ -37,6 +37,7 @@ use crate::people::People;
 use crate::profiles::serving::ProfileService;
 use crate::scheduler::Scheduler;
 use crate::service::Service;
+use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -58,6 +59,7 @@ pub struct ServeOptions {
     pub rate_limit: u32,
     /// Lookups a second by caller; 0: no limit.
     pub lookup_rate_limit: u32,
+    pub uploads: UploadOptions,
     /// How long running requests and runs may take to end.
     pub grace: Duration,
 }
@@ -112,6 +114,7 @@ pub struct Actors {
     pub people: People,
     /// The profiles that are visible now.
     pub profiles: Arc<ProfileService>,
+    pub uploads: Uploads,
 }
 
 /// The state that handlers reach, and the router of all endpoints.

@@ -2,6 +2,7 @@
 
 mod health;
 pub mod profiles;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -9,5 +10,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(profiles::router())
+    OpenApiRouter::new().merge(health::router()).merge(profiles::router()).merge(uploads::router())
 }

@@ -3,6 +3,7 @@
 mod authorization;
 mod health;
 mod profiles;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
