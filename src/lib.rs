@@ -21,6 +21,7 @@ pub mod diff;
 pub mod identity;
 pub mod memory;
 pub mod model;
+pub mod outgoing;
 pub mod profiles;
 pub mod secrets;
 pub mod store;
