@@ -1,4 +1,5 @@
-//! Where a secret comes from: `${env:NAME}` and `${file:PATH}` in the values of a configuration.
+//! Where a secret comes from: `${env:NAME}`, `${file:PATH}` and `${auth:ID/NAME}` (a sealed authorization, see
+//! [`crate::vault`]) in the values of a configuration.
 //!
 //! Values keep their references until they are used ([`Project::open_connection`]), so that a missing secret stops only
 //! what needs it. `$${` stands for a plain `${`. An error names the variable or the file, and never a value.
@@ -6,7 +7,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use secrecy::ExposeSecret;
+
 use crate::config::{ConfigError, Connection, PROJECT_FILE, Project, parameter};
+use crate::vault::{Vault, VaultError};
 use crate::warehouse::params::MEMORY_LIMIT;
 use crate::warehouse::{ConnectionParams, Provider, Warehouse, WarehouseError};
 
@@ -25,6 +29,8 @@ pub enum ResolveError {
     Unset { name: String },
     #[error("the file `{path}` cannot be read: {reason}")]
     File { path: String, reason: String },
+    #[error("{0}")]
+    Vault(#[from] VaultError),
     /// Says nothing of the text, which may hold a secret.
     #[error("a reference is not well formed")]
     Malformed,
@@ -35,6 +41,7 @@ impl ResolveError {
         match self {
             Self::Unset { .. } => "unset-variable",
             Self::File { .. } => "unreadable-secret-file",
+            Self::Vault(_) => "sealed-secret",
             Self::Malformed => "malformed-reference",
         }
     }
@@ -43,7 +50,8 @@ impl ResolveError {
         match self {
             Self::Unset { name } => format!("set it before you start, for example `export {name}=…`"),
             Self::File { .. } => "the path starts at the project's directory; check that the file is there".into(),
-            Self::Malformed => "write `${env:NAME}` or `${file:PATH}`; a plain `${` is written `$${`".into(),
+            Self::Vault(error) => error.hint().into(),
+            Self::Malformed => "write `${env:NAME}`, `${file:PATH}` or `${auth:ID/NAME}`; a plain `${` is written `$${`".into(),
         }
     }
 }
@@ -53,6 +61,8 @@ enum Part<'a> {
     Literal(&'a str),
     Env(&'a str),
     File(&'a str),
+    /// An authorization's id, and which of its values.
+    Auth(&'a str, &'a str),
 }
 
 fn parts(text: &str) -> Result<Vec<Part<'_>>, ResolveError> {
@@ -71,6 +81,10 @@ fn parts(text: &str) -> Result<Vec<Part<'_>>, ResolveError> {
         parts.push(match reference.split_once(':') {
             Some(("env", name)) if is_variable(name) => Part::Env(name),
             Some(("file", path)) if !path.trim().is_empty() => Part::File(path.trim()),
+            Some(("auth", reference)) => match reference.trim().split_once('/') {
+                Some((id, name)) if !id.is_empty() && !name.is_empty() => Part::Auth(id, name),
+                _ => return Err(ResolveError::Malformed),
+            },
             _ => return Err(ResolveError::Malformed),
         });
         rest = &rest[end + 1..];
@@ -106,7 +120,7 @@ pub(crate) fn check_syntax(text: &str) -> Result<(), ResolveError> {
 }
 
 /// The value with its references replaced. Files are relative to `root`; line ends at a file's end are left out.
-pub fn resolve(text: &str, root: &Path, env: Environment<'_>) -> Result<String, ResolveError> {
+pub fn resolve(text: &str, root: &Path, env: Environment<'_>, vault: &Vault) -> Result<String, ResolveError> {
     let mut out = String::with_capacity(text.len());
     for part in parts(text)? {
         match part {
@@ -119,6 +133,7 @@ pub fn resolve(text: &str, root: &Path, env: Environment<'_>) -> Result<String, 
                 })?;
                 out.push_str(content.trim_end_matches(['\n', '\r']));
             }
+            Part::Auth(id, name) => out.push_str(vault.secret(id, name)?.expose_secret()),
         }
     }
     Ok(out)
@@ -195,7 +210,7 @@ impl Project {
             }
         }
         for (name, written) in &connection.parameters {
-            let value = resolve(written, &self.root, env).map_err(|error| OpenError::Unresolved {
+            let value = resolve(written, &self.root, env, &self.vault).map_err(|error| OpenError::Unresolved {
                 connection: connection.name.clone(),
                 parameter: name.clone(),
                 error,
@@ -225,7 +240,7 @@ pub fn unresolved_with(project: &Project, env: Environment<'_>) -> Vec<ConfigErr
         let provider = project.providers.iter().find(|p| p.name == connection.provider);
         for (name, written) in connection.parameters.iter().filter(|(_, written)| has_reference(written)) {
             let at = |code, message| connection.spans.error(name, code, Path::new(PROJECT_FILE), message);
-            match resolve(written, &project.root, env) {
+            match resolve(written, &project.root, env, &project.vault) {
                 Err(error) => errors.push(
                     at(error.code(), format!("connection `{}`, `{name}`: {error}", connection.name))
                         .with_hint(error.hint()),

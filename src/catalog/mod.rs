@@ -1,8 +1,13 @@
-//! The catalog: runs, publications and holds, in SQLite.
+//! The catalog in SQLite: runs, publications and holds; and what the service keeps ([`definitions`],
+//! [`authorizations`], [`events`] …).
 //!
 //! Invariants: a publication row is written in one transaction with its run's end and its hold, so a reader sees all of
 //! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
 //! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
+
+pub mod authorizations;
+pub mod definitions;
+pub mod events;
 
 use std::path::Path;
 use std::time::Duration;
@@ -98,13 +103,16 @@ impl Catalog {
 
     /// Records that a run began.
     pub async fn begin(&self, report: &RunReport) -> Result<(), CatalogError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query("INSERT INTO runs (run_id, model, kind, status, started_at) VALUES (?1, ?2, ?3, 'running', ?4)")
             .bind(&report.run_id)
             .bind(&report.model)
             .bind(report.kind.as_str())
             .bind(report.started_at.timestamp_micros())
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        events::insert(&mut tx, &events::run_ended(report)).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -114,6 +122,14 @@ impl Catalog {
         let report = publication.report;
         let finished = report.finished_at.unwrap_or(report.started_at).timestamp_micros();
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        // repeated by recovery: the trail tells an end once
+        let known: Option<String> = sqlx::query_scalar("SELECT status FROM runs WHERE run_id = ?1")
+            .bind(&report.run_id)
+            .fetch_optional(&mut *tx)
+            .await?;
+        if known.as_deref() != Some(report.status.as_str()) {
+            events::insert(&mut tx, &events::run_ended(report)).await?;
+        }
         sqlx::query(
             "INSERT INTO runs (run_id, model, kind, status, started_at, finished_at, report) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (run_id) DO UPDATE SET status = ?4, finished_at = ?6, report = ?7",
@@ -213,13 +229,18 @@ impl Catalog {
 
     /// Marks a run whose process is gone.
     pub async fn interrupted(&self, run_id: &str, now: DateTime<Utc>) -> Result<(), CatalogError> {
-        sqlx::query(
-            "UPDATE runs SET status = 'interrupted', finished_at = ?2 WHERE run_id = ?1 AND status = 'running'",
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let row = sqlx::query(
+            "UPDATE runs SET status = 'interrupted', finished_at = ?2 WHERE run_id = ?1 AND status = 'running' RETURNING *",
         )
         .bind(run_id)
         .bind(now.timestamp_micros())
-        .execute(&self.pool)
+        .fetch_optional(&mut *tx)
         .await?;
+        if let Some(row) = row {
+            events::insert(&mut tx, &events::run_ended(&run_of(&row)?)).await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 
@@ -305,6 +326,11 @@ impl Catalog {
         cut.changes = shared.try_get::<Option<i64>, _>("changes_version")?.map(|v| v as Version);
         Ok(cut)
     }
+}
+
+/// A time as stored: microseconds since 1970 UTC.
+fn time(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }
 
 fn hold_of(row: &SqliteRow) -> Result<(Hold, HoldStatus), CatalogError> {

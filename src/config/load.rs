@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::decode::File;
 use super::error::slashed;
@@ -32,7 +33,7 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
             if faults.is_empty() =>
         {
             let models = models.into_iter().map(|m| (m.slug.clone(), m)).collect();
-            Ok(Project { root, store, memory_limit, identities, connections, models, providers: providers.into() })
+            Ok(Project { root, store, memory_limit, identities, connections, models, providers: providers.into(), vault: Arc::default() })
         }
         _ => Err(ConfigErrors::new(faults)),
     }
@@ -215,7 +216,7 @@ fn list(root: &Path, faults: &mut Vec<ConfigError>) -> BTreeMap<String, Pair> {
 }
 
 /// Models that share connection and primary key describe the same rows, so they have to mean the same people.
-fn check_external_keys(models: &[Model], faults: &mut Vec<ConfigError>) {
+pub(super) fn check_external_keys(models: &[Model], faults: &mut Vec<ConfigError>) {
     for model in models {
         let other = models.iter().find(|m| {
             m.connection == model.connection
@@ -242,7 +243,7 @@ fn check_external_keys(models: &[Model], faults: &mut Vec<ConfigError>) {
 }
 
 /// `cc_<slug>_<column>` can be met in two ways: slug `a` with column `b_c`, and slug `a_b` with column `c`.
-fn check_field_names(models: &[Model], faults: &mut Vec<ConfigError>) {
+pub(super) fn check_field_names(models: &[Model], faults: &mut Vec<ConfigError>) {
     let own = ["membership", "membership_since"];
     let mut seen: BTreeMap<String, (&Model, &str)> = BTreeMap::new();
     for model in models {

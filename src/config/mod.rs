@@ -23,6 +23,7 @@ pub(crate) mod parameter;
 mod project;
 mod source;
 mod sql;
+mod stored;
 pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::vault::Vault;
 use crate::warehouse::Provider;
 
 pub use crate::model::{ColumnContract, Guard, Model, Schedule};
@@ -40,6 +42,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, load_with};
 pub(crate) use names::RESERVED_PREFIX;
 pub use source::{Source, Span, Spans};
+pub use stored::{Unusable, with_stored};
 pub(crate) use suggest::hint;
 
 /// The file that makes a directory a project.
@@ -64,6 +67,8 @@ pub struct Project {
     pub models: BTreeMap<String, Model>,
     /// The kinds of connections that there are.
     pub providers: Arc<[Provider]>,
+    /// The sealed authorizations that `${auth:ID/NAME}` refers to.
+    pub vault: Arc<Vault>,
 }
 
 /// Where the state lives.
@@ -104,6 +109,8 @@ pub struct Connection {
     pub parameters: BTreeMap<String, String>,
     /// Where each parameter stands in `cloud-connect.yml`.
     pub spans: Spans,
+    /// False: it was made through the API.
+    pub in_files: bool,
 }
 
 impl std::fmt::Debug for Connection {

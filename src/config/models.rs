@@ -74,6 +74,7 @@ pub(super) fn decode(file: &File, root_node: Option<&Node>, slug: &str, top: &To
         sql_file: Default::default(),
         config_file: file.source.file.clone(),
         spans,
+        in_files: true,
     };
     check_contracts_are_used(file, &model);
     Some(model)

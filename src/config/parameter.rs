@@ -76,7 +76,7 @@ pub(super) fn decode_connection(
             file.fault("missing-parameter", at, message, format!("`{}`: {}", missing.name, missing.help));
         }
     }
-    Some(Connection { name: name.value.into(), provider: provider.name.into(), parameters, spans })
+    Some(Connection { name: name.value.into(), provider: provider.name.into(), parameters, spans, in_files: true })
 }
 
 fn decode_parameter(file: &File, what: &str, entry: &Entry<'_>, provider: &Provider) -> Option<String> {

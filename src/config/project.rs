@@ -10,6 +10,7 @@ use super::yaml::{Kind, Node, Value};
 use super::{Connection, IdentityField, Normalization, StoreLocation, keys, names, suggest};
 use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};
+use crate::vault::Vault;
 use crate::warehouse::Provider;
 
 /// The top level as far as it could be read; `None` where a fault hides what is meant.
@@ -21,6 +22,19 @@ pub(super) struct Top {
     /// Every name, also of a connection that is faulty.
     pub connection_names: Option<Vec<String>>,
     pub connections: BTreeMap<String, Connection>,
+}
+
+impl Top {
+    /// What a project that was loaded offers to further definitions.
+    pub fn of(project: &super::Project) -> Self {
+        Self {
+            store: Some(project.store.clone()),
+            memory_limit: project.memory_limit,
+            identities: Some(project.identities.clone()),
+            connection_names: Some(project.connections.keys().cloned().collect()),
+            connections: project.connections.clone(),
+        }
+    }
 }
 
 pub(super) fn decode(
@@ -67,7 +81,7 @@ pub(super) fn decode(
 fn decode_store(file: &File, text: Text<'_>, root: &Path, env: Environment<'_>) -> Option<StoreLocation> {
     const HINT: &str =
         "write a directory (relative to the project), or a URL that starts with s3://, gs://, abfss:// or az://";
-    let value = match secrets::resolve(text.value, root, env) {
+    let value = match secrets::resolve(text.value, root, env, &Vault::default()) {
         Ok(value) => value,
         Err(error) => {
             file.fault(error.code(), text.span, format!("`store`: {error}"), error.hint());

@@ -54,6 +54,8 @@ pub struct Model {
     pub config_file: PathBuf,
     /// Where its parts stand in `config_file`.
     pub spans: Spans,
+    /// False: it was made through the API.
+    pub in_files: bool,
 }
 
 impl Model {

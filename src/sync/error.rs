@@ -47,6 +47,8 @@ pub enum SyncError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Catalog(#[from] CatalogError),
+    #[error("{0}")]
+    Key(#[from] crate::vault::KeyError),
     #[error("local disk: {0}")]
     Io(#[from] std::io::Error),
     #[error("arrow: {0}")]
@@ -99,6 +101,7 @@ impl SyncError {
                 "the stored identities would not be found again, and their profiles would be created anew: set it back to \
                  `normalize: {before}`, or name a new identity field beside `{field}`"
             ),
+            Self::Key(e) => e.hint(),
             Self::NotVisible(_) => {
                 "the next command of this project makes it visible, `cloud-connect runs` for one".into()
             }

@@ -40,9 +40,10 @@ pub use publishing::{ChangeSample, Samples};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::config::{Project, StoreLocation};
+use crate::config::{Project, StoreLocation, Unusable, with_stored};
 use crate::memory::MemoryPlan;
 use crate::store::Store;
+use crate::vault::{Keyring, Vault};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,12 @@ impl Progress for Silent {
 /// An opened project: everything that runs and questions need.
 #[derive(Debug, Clone)]
 pub struct Engine {
+    /// The files' connections and models, and those made through the API.
     pub project: Arc<Project>,
+    /// What the files alone say.
+    files: Arc<Project>,
+    /// Definitions made through the API that cannot be used now.
+    pub unusable: Arc<[Unusable]>,
     pub store: Store,
     pub catalog: Catalog,
     pub clock: Arc<dyn Clock>,
@@ -105,7 +111,36 @@ impl Engine {
         let store = Store::open(&project.store)?;
         let catalog = Catalog::open(&state.join("catalog.db")).await?;
         let memory = MemoryPlan::new(memory_limit, std::thread::available_parallelism().map_or(2, usize::from));
-        Ok(Self { project: Arc::new(project), store, catalog, clock, memory, state })
+        let files = Arc::new(project);
+        let mut engine =
+            Self { project: files.clone(), files, unusable: Arc::default(), store, catalog, clock, memory, state };
+        engine.reread(None).await?;
+        Ok(engine)
+    }
+
+    /// The same engine with the definitions and authorizations that the catalog holds now, and (when the files were
+    /// read anew) with these files' connections and models. The store stays the one that was opened.
+    pub async fn reloaded(&self, files: Option<Project>) -> Result<Self, SyncError> {
+        let mut engine = self.clone();
+        engine.reread(files).await?;
+        Ok(engine)
+    }
+
+    async fn reread(&mut self, files: Option<Project>) -> Result<(), SyncError> {
+        if let Some(files) = files {
+            self.files = Arc::new(files);
+        }
+        let sealed = self.catalog.authorizations().await?;
+        let keyring = Keyring::load(&self.state, false)?;
+        let (mut project, unusable) = with_stored(&self.files, &self.catalog.definitions().await?);
+        project.vault = Arc::new(Vault::new(keyring, sealed));
+        (self.project, self.unusable) = (Arc::new(project), unusable.into());
+        Ok(())
+    }
+
+    /// The local folder of the catalog, the locks and spilled rows.
+    pub fn state_folder(&self) -> &std::path::Path {
+        &self.state
     }
 
     fn spill_folder(&self) -> PathBuf {

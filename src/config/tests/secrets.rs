@@ -84,7 +84,7 @@ fn references_resolve_to_variables_and_files() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("pw"), "from file\n").unwrap();
     let env = |name: &str| (name == "A").then(|| "from env".to_string());
-    let resolve = |text: &str| resolve(text, dir.path(), &env);
+    let resolve = |text: &str| resolve(text, dir.path(), &env, &crate::vault::Vault::default());
     assert_eq!(resolve("x ${env:A}, ${file:pw}.").unwrap(), "x from env, from file.");
     assert_eq!(resolve("$${env:A} $5").unwrap(), "${env:A} $5");
     assert_eq!(resolve("${env:B}"), Err(ResolveError::Unset { name: "B".into() }));
