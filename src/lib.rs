@@ -13,6 +13,7 @@
 //! [`profiles`] answers questions.
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod profiles;
 pub mod secrets;
 pub mod store;
 pub mod sync;
+pub mod telemetry;
 pub mod values;
 pub mod vault;
 pub mod warehouse;

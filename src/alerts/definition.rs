@@ -139,7 +139,7 @@ impl std::fmt::Display for Condition {
 }
 
 /// Which conditions, of which models, are told to whom.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Rule {
     pub name: String,
     /// Names of channels; at least one.
@@ -161,6 +161,8 @@ pub struct Rule {
     pub recovery: bool,
     /// Tell again while a condition lasts.
     pub remind_every: Option<Duration>,
+    /// Where each key stands in `cloud-connect.yml`.
+    pub spans: Spans,
 }
 
 impl Rule {

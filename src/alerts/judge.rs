@@ -122,7 +122,7 @@ pub fn ended(condition: Condition) -> &'static str {
     match condition {
         Condition::Failed => "the model runs again",
         Condition::Held => "no removals wait any more",
-        Condition::Late => "the model ran",
+        Condition::Late => "a run of the model began",
         Condition::Empty => "the query returns rows again",
         Condition::Quarantine => "fewer rows are set aside again",
         Condition::Size => "the size is as expected again",
@@ -159,6 +159,7 @@ mod tests {
             change_rate: Some(Limits { max: Some(200_000), ..Limits::default() }),
             recovery: true,
             remind_every: None,
+            spans: Default::default(),
         }
     }
 

@@ -12,6 +12,7 @@
 //! - a [`Project`] that exists is valid: what uses it checks nothing again;
 //! - every key that is read is listed in `keys` and described in `docs/configuration.md`.
 
+mod alerts;
 mod decode;
 mod error;
 mod keys;
@@ -65,6 +66,8 @@ pub struct Project {
     pub connections: BTreeMap<String, Connection>,
     /// By slug.
     pub models: BTreeMap<String, Model>,
+    /// Who is told of what.
+    pub alerts: crate::alerts::definition::Definitions,
     /// The kinds of connections that there are.
     pub providers: Arc<[Provider]>,
     /// The sealed authorizations that `${auth:ID/NAME}` refers to.

@@ -7,7 +7,8 @@ use super::decode::{Decoder, File, Text, entries, text};
 use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
-use super::{Connection, IdentityField, Normalization, StoreLocation, keys, names, suggest};
+use super::{Connection, IdentityField, Normalization, StoreLocation, alerts, keys, names, suggest};
+use crate::alerts::definition::Definitions;
 use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};
 use crate::vault::Vault;
@@ -22,6 +23,7 @@ pub(super) struct Top {
     /// Every name, also of a connection that is faulty.
     pub connection_names: Option<Vec<String>>,
     pub connections: BTreeMap<String, Connection>,
+    pub alerts: Definitions,
 }
 
 impl Top {
@@ -33,6 +35,7 @@ impl Top {
             identities: Some(project.identities.clone()),
             connection_names: Some(project.connections.keys().cloned().collect()),
             connections: project.connections.clone(),
+            alerts: project.alerts.clone(),
         }
     }
 }
@@ -75,7 +78,9 @@ pub(super) fn decode(
             }
         }
     }
-    Top { store, memory_limit, identities, connection_names, connections }
+    let alerts = top.given("alerts");
+    let alerts = alerts.map(|entry| alerts::decode(file, entry, connection_names.as_deref().unwrap_or_default()));
+    Top { store, memory_limit, identities, connection_names, connections, alerts: alerts.unwrap_or_default() }
 }
 
 fn decode_store(file: &File, text: Text<'_>, root: &Path, env: Environment<'_>) -> Option<StoreLocation> {

@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 macro_rules! v4 {
-    ($a:literal.$b:literal.$c:literal.$d:literal / $len:literal) => {
-        Ipv4Net::new_assert(Ipv4Addr::new($a, $b, $c, $d), $len)
-    };
+    ($($part:literal),* ; $len:literal) => { Ipv4Net::new_assert(Ipv4Addr::new($($part),*), $len) };
 }
 
 macro_rules! v6 {
@@ -18,24 +16,24 @@ macro_rules! v6 {
 }
 
 const REFUSED_V4: &[(Ipv4Net, &str)] = &[
-    (v4!(0.0.0.0 / 8), "this network (RFC 791)"),
-    (v4!(10.0.0.0 / 8), "private (RFC 1918)"),
-    (v4!(100.64.0.0 / 10), "shared by carriers (RFC 6598)"),
-    (v4!(127.0.0.0 / 8), "this machine (RFC 1122)"),
+    (v4!(0, 0, 0, 0; 8), "this network (RFC 791)"),
+    (v4!(10, 0, 0, 0; 8), "private (RFC 1918)"),
+    (v4!(100, 64, 0, 0; 10), "shared by carriers (RFC 6598)"),
+    (v4!(127, 0, 0, 0; 8), "this machine (RFC 1122)"),
     // holds 169.254.169.254, where clouds keep a machine's credentials
-    (v4!(169.254.0.0 / 16), "link-local (RFC 3927)"),
-    (v4!(172.16.0.0 / 12), "private (RFC 1918)"),
-    (v4!(192.0.0.0 / 24), "protocol assignments (RFC 6890)"),
-    (v4!(192.0.2.0 / 24), "documentation (RFC 5737)"),
-    (v4!(192.88.99.0 / 24), "6to4 relays (RFC 7526)"),
-    (v4!(192.168.0.0 / 16), "private (RFC 1918)"),
-    (v4!(198.18.0.0 / 15), "benchmarks (RFC 2544)"),
-    (v4!(198.51.100.0 / 24), "documentation (RFC 5737)"),
-    (v4!(203.0.113.0 / 24), "documentation (RFC 5737)"),
-    (v4!(224.0.0.0 / 4), "multicast (RFC 5771)"),
-    (v4!(240.0.0.0 / 4), "reserved, and broadcast (RFC 1112, RFC 919)"),
+    (v4!(169, 254, 0, 0; 16), "link-local (RFC 3927)"),
+    (v4!(172, 16, 0, 0; 12), "private (RFC 1918)"),
+    (v4!(192, 0, 0, 0; 24), "protocol assignments (RFC 6890)"),
+    (v4!(192, 0, 2, 0; 24), "documentation (RFC 5737)"),
+    (v4!(192, 88, 99, 0; 24), "6to4 relays (RFC 7526)"),
+    (v4!(192, 168, 0, 0; 16), "private (RFC 1918)"),
+    (v4!(198, 18, 0, 0; 15), "benchmarks (RFC 2544)"),
+    (v4!(198, 51, 100, 0; 24), "documentation (RFC 5737)"),
+    (v4!(203, 0, 113, 0; 24), "documentation (RFC 5737)"),
+    (v4!(224, 0, 0, 0; 4), "multicast (RFC 5771)"),
+    (v4!(240, 0, 0, 0; 4), "reserved, and broadcast (RFC 1112, RFC 919)"),
     // a public address by its number; only machines of that cloud reach their metadata service under it
-    (v4!(168.63.129.16 / 32), "a cloud's metadata service (Azure)"),
+    (v4!(168, 63, 129, 16; 32), "a cloud's metadata service (Azure)"),
 ];
 
 const REFUSED_V6: &[(Ipv6Net, &str)] = &[
