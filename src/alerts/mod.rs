@@ -26,10 +26,13 @@ pub mod send;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -37,9 +40,9 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::catalog::CatalogError;
+use crate::config::Project;
 use crate::outgoing::{AddressPolicy, Outgoing, OutgoingError};
 use crate::sync::Engine;
-use definition::Channel;
 use notice::Notice;
 use reconcile::{Reconciler, Situation};
 use send::SendError;
@@ -51,6 +54,10 @@ const KEPT: TimeDelta = TimeDelta::days(30);
 /// Between two looks after trouble, and while deliveries are due at once.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 
+/// How often a channel may be tried: three times at once, then every ten seconds.
+const TEST_EVERY: Duration = Duration::from_secs(10);
+const TESTS_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+
 /// What the task works with; the service is one.
 #[async_trait::async_trait]
 pub trait Surroundings: Send + Sync + 'static {
@@ -60,42 +67,36 @@ pub trait Surroundings: Send + Sync + 'static {
     async fn paused(&self) -> Result<BTreeSet<String>, CatalogError>;
 }
 
-/// How the task works.
-#[derive(Debug, Clone, Default)]
-pub struct AlertOptions {
-    /// Where people reach the service; without it, messages have no link.
-    pub public_url: Option<Url>,
-    /// Which special addresses messages may be sent to.
-    pub addresses: AddressPolicy,
-    /// How often to look; None: every ten seconds.
-    pub interval: Option<Duration>,
-}
-
 /// The running task.
 #[derive(Debug)]
 pub struct Alerts {
-    outgoing: Outgoing,
-    public_url: Option<Url>,
     wake: Arc<Notify>,
     stop: CancellationToken,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    tests: DefaultKeyedRateLimiter<String>,
+}
+
+/// Why a channel was not tried, or not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    #[error("there is no channel `{0}`")]
+    NoSuchChannel(String),
+    #[error("the channel was tried too often")]
+    TooOften { retry_after: Duration },
+    #[error("{0}")]
+    Send(#[from] SendError),
 }
 
 impl Alerts {
-    /// Starts the task.
-    pub fn start(surroundings: Arc<dyn Surroundings>, options: AlertOptions) -> Result<Self, OutgoingError> {
-        let outgoing = Outgoing::new(options.addresses.clone())?;
+    /// Starts the task. `interval`: how often it looks by itself; None: every ten seconds.
+    pub fn start(surroundings: Arc<dyn Surroundings>, interval: Option<Duration>) -> Self {
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let worker = Worker {
-            surroundings,
-            outgoing: outgoing.clone(),
-            public_url: options.public_url.clone(),
-            interval: options.interval.unwrap_or(INTERVAL),
-            reconciler: Reconciler::default(),
-        };
+        let interval = interval.unwrap_or(INTERVAL);
+        let worker = Worker { surroundings, interval, outgoing: None, reconciler: Reconciler::default() };
         let task = tokio::spawn(worker.work(Arc::clone(&wake), stop.clone()));
-        let task = tokio::sync::Mutex::new(Some(task));
-        Ok(Self { outgoing, public_url: options.public_url, wake, stop, task })
+        let quota = Quota::with_period(TEST_EVERY).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
+        let tests = RateLimiter::keyed(quota.allow_burst(TESTS_AT_ONCE));
+        Self { wake, stop, task: tokio::sync::Mutex::new(Some(task)), tests }
     }
 
     /// Something happened: look now.
@@ -104,11 +105,19 @@ impl Alerts {
     }
 
     /// Sends a test message, now and once. `by`: who asks for it.
-    pub async fn test(&self, engine: &Engine, channel: &Channel, by: &str) -> Result<(), SendError> {
+    pub async fn test(&self, engine: &Engine, channel: &str, by: &str) -> Result<(), TestError> {
+        let Some(channel) = engine.project.alerts.channels.get(channel) else {
+            return Err(TestError::NoSuchChannel(channel.into()));
+        };
+        self.tests.check_key(&channel.name).map_err(|until| {
+            let retry_after = until.wait_time_from(DefaultClock::default().now());
+            TestError::TooOften { retry_after }
+        })?;
         let now = engine.clock.now();
-        let url = self.public_url.as_ref().map(Url::to_string);
+        let outgoing = Outgoing::new(policy(&engine.project)).map_err(SendError::from)?;
+        let url = engine.project.service.public_url.as_ref().map(Url::to_string);
         let notice = Notice::test(Uuid::now_v7().to_string(), &channel.name, by, now, url);
-        send::send(channel, &notice, &engine.project, &self.outgoing, now).await
+        Ok(send::send(channel, &notice, &engine.project, &outgoing, now).await?)
     }
 
     /// Stops the task. An attempt under way is given up, and made again after the next start.
@@ -122,12 +131,26 @@ impl Alerts {
     }
 }
 
+/// Where messages may be sent to.
+fn policy(project: &Project) -> AddressPolicy {
+    AddressPolicy::allowing(project.service.allow_private_addresses.iter().copied())
+}
+
 struct Worker {
     surroundings: Arc<dyn Surroundings>,
-    outgoing: Outgoing,
-    public_url: Option<Url>,
     interval: Duration,
+    /// Kept while the policy that it was made for is in force.
+    outgoing: Option<Outgoing>,
     reconciler: Reconciler,
+}
+
+/// Why a look came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error("{0}")]
+    Catalog(#[from] CatalogError),
+    #[error("{0}")]
+    Outgoing(#[from] OutgoingError),
 }
 
 impl Worker {
@@ -156,17 +179,17 @@ impl Worker {
         }
     }
 
-    async fn try_look(&mut self) -> Result<Duration, CatalogError> {
+    async fn try_look(&mut self) -> Result<Duration, LookError> {
         let engine = self.surroundings.engine();
         let paused = self.surroundings.paused().await?;
-        let situation = Situation {
-            project: &engine.project,
-            paused: &paused,
-            now: engine.clock.now(),
-            public_url: self.public_url.as_ref(),
-        };
+        let situation = Situation { project: &engine.project, paused: &paused, now: engine.clock.now() };
         self.reconciler.reconcile(&engine.catalog, situation).await?;
-        deliver::deliver(&engine.catalog, &engine.project, &self.outgoing, &*engine.clock).await?;
+        let policy = policy(&engine.project);
+        let outgoing = match self.outgoing.take().filter(|outgoing| *outgoing.policy() == policy) {
+            Some(outgoing) => self.outgoing.insert(outgoing),
+            None => self.outgoing.insert(Outgoing::new(policy)?),
+        };
+        deliver::deliver(&engine.catalog, &engine.project, outgoing, &*engine.clock).await?;
         let now = engine.clock.now();
         engine.catalog.trim_deliveries(now - KEPT).await?;
         let next = engine.catalog.next_delivery().await?;

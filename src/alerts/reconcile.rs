@@ -30,8 +30,6 @@ pub struct Situation<'a> {
     /// Models whose schedule a person stopped.
     pub paused: &'a BTreeSet<String>,
     pub now: DateTime<Utc>,
-    /// Where people reach the service.
-    pub public_url: Option<&'a Url>,
 }
 
 impl Situation<'_> {
@@ -279,7 +277,7 @@ impl<'a> Book<'a> {
                 connection: model.connection.clone(),
                 since: incident.since,
                 at: self.situation.now,
-                url: finding.run.as_ref().and_then(|run| link(self.situation.public_url, run)),
+                url: finding.run.as_ref().and_then(|run| link(self.situation.project.service.public_url.as_ref(), run)),
                 finding: finding.clone(),
             };
             self.owed.push((channel.clone(), notice));

@@ -14,7 +14,9 @@ mod plan;
 mod profile;
 mod run;
 mod runs;
+mod serve;
 mod sql;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,14 +24,15 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::catalog::CatalogError;
 use crate::clock::SystemClock;
 use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
+use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
+use crate::telemetry::{LogFormat, logs};
 use crate::warehouse::{Provider, WarehouseError, registry};
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
@@ -87,6 +90,8 @@ enum Command {
     Reject(approve::Reject),
     Profile(profile::Profile),
     Sql(sql::Sql),
+    Serve(serve::Serve),
+    Token(token::Token),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -117,6 +122,10 @@ enum CliError {
     Sync(#[from] SyncError),
     #[error("{0}")]
     Profiles(#[from] ProfilesError),
+    #[error("{0}")]
+    People(#[from] PeopleError),
+    #[error("{0}")]
+    Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -161,13 +170,16 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Sync(e) => e.hint(),
             Self::Profiles(e) => e.hint(),
+            Self::Serve(e) => e.hint().map(String::from),
+            Self::People(e) => e.hint(),
             _ => None,
         }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Usage { .. } => 2,
+            Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
+            Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
                 | SyncError::Inactive(_)
@@ -207,13 +219,24 @@ impl Context {
         self.global.memory_limit.or(project.memory_limit).unwrap_or(DEFAULT_MEMORY_LIMIT)
     }
 
-    /// Opens the project's state, and brings it to a consistent one after whatever happened before.
-    async fn engine(&self) -> Result<Engine, CliError> {
+    /// Opens the project's state as it is.
+    async fn open(&self) -> Result<Engine, CliError> {
         let project = self.load()?;
         let memory_limit = self.memory_limit(&project);
-        let engine = Engine::open(project, memory_limit, Arc::new(SystemClock)).await?;
+        Ok(Engine::open(project, memory_limit, Arc::new(SystemClock)).await?)
+    }
+
+    /// Opens the project's state, and brings it to a consistent one after whatever happened before.
+    async fn engine(&self) -> Result<Engine, CliError> {
+        let engine = self.open().await?;
         engine.recover().await?;
         Ok(engine)
+    }
+
+    /// The project's users and tokens.
+    async fn people(&self) -> Result<People, CliError> {
+        let engine = self.open().await?;
+        Ok(People::new(engine.catalog, engine.clock))
     }
 
     fn json(&self) -> bool {
@@ -243,14 +266,10 @@ pub fn main() -> ExitCode {
 /// Not `async`: the futures below it are compiled here, and not again in whatever calls it.
 pub fn main_with(providers: Vec<Provider>) -> ExitCode {
     let cli = Cli::parse();
-    let filter =
-        EnvFilter::try_from_env("CLOUD_CONNECT_LOG").unwrap_or_else(|_| EnvFilter::new("error,cloud_connect=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(output::color_stderr())
-        .with_target(false)
-        .init();
+    // `serve` says more, in a form of its choice, and exports traces, which takes the runtime
+    if !matches!(cli.command, Command::Serve(_)) {
+        logs::install(LogFormat::Text, output::color_stderr(), "error,cloud_connect=warn", None);
+    }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         // the future is large: it belongs on the heap, not on the main thread's stack
         Ok(runtime) => runtime.block_on(Box::pin(run(cli, providers))),
@@ -274,34 +293,40 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
-    let cancels = matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_));
+    let cancels =
+        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_));
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {
                 std::process::exit(130);
             }
             on_signal.cancel();
-            eprintln_line("cancelling (again: stop at once)");
+            eprintln_line("stopping (again: stop at once)");
             if stop_asked().await.is_ok() {
                 std::process::exit(130);
             }
         }
     });
     let context = Context { global: cli.global, cancel, providers };
-    let outcome = match cli.command {
-        Command::Init(command) => command.run(&context),
-        Command::Check(command) => command.run(&context).await,
-        Command::Connection(command) => command.run(&context).await,
-        Command::Models(command) => command.run(&context).await,
-        Command::Plan(command) => command.run(&context).await,
-        Command::Run(command) => command.run(&context).await,
-        Command::Runs(command) => command.run(&context).await,
-        Command::RunReport(command) => command.run(&context).await,
-        Command::Approve(command) => command.run(&context).await,
-        Command::Reject(command) => command.run(&context).await,
-        Command::Profile(command) => command.run(&context).await,
-        Command::Sql(command) => command.run(&context).await,
-    };
+    let outcome = crate::events::acting_as("cli", async {
+        match cli.command {
+            Command::Init(command) => command.run(&context),
+            Command::Check(command) => command.run(&context).await,
+            Command::Connection(command) => command.run(&context).await,
+            Command::Models(command) => command.run(&context).await,
+            Command::Plan(command) => command.run(&context).await,
+            Command::Run(command) => command.run(&context).await,
+            Command::Runs(command) => command.run(&context).await,
+            Command::RunReport(command) => command.run(&context).await,
+            Command::Approve(command) => command.run(&context).await,
+            Command::Reject(command) => command.run(&context).await,
+            Command::Profile(command) => command.run(&context).await,
+            Command::Sql(command) => command.run(&context).await,
+            Command::Serve(command) => Box::pin(command.run(&context)).await,
+            Command::Token(command) => command.run(&context).await,
+        }
+    })
+    .await;
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),

@@ -1,6 +1,7 @@
 //! Every key of the configuration. `docs/configuration.md` describes each, and a test holds the two together.
 
-pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections", "alerts"];
+pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections", "alerts", "service"];
+pub(super) const SERVICE: &[&str] = &["public_url", "allow_private_addresses"];
 pub(super) const ALERTS: &[&str] = &["channels", "rules"];
 /// Of whatever type: which keys belong to which is looked at once the type is known.
 pub(super) const ANY_CHANNEL: &[&str] =
@@ -48,6 +49,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("the top level of cloud-connect.yml", PROJECT),
     ("`profile` in cloud-connect.yml", PROFILE),
     ("an entry of `identities` in cloud-connect.yml", IDENTITY),
+    ("`service` in cloud-connect.yml", SERVICE),
     ("`alerts` in cloud-connect.yml", ALERTS),
     ("a `webhook` channel", WEBHOOK),
     ("a `slack` or `teams` channel", CHAT),

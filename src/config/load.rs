@@ -30,11 +30,22 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
     check_field_names(&models, &mut faults);
     alerts::check_models(&top.alerts, &root, &models, &mut faults);
     match top {
-        Top { store: Some(store), memory_limit, identities: Some(identities), connections, alerts, .. }
+        Top { store: Some(store), memory_limit, identities: Some(identities), connections, alerts, service, .. }
             if faults.is_empty() =>
         {
             let models = models.into_iter().map(|m| (m.slug.clone(), m)).collect();
-            Ok(Project { root, store, memory_limit, identities, connections, models, alerts, providers: providers.into(), vault: Arc::default() })
+            Ok(Project {
+                root,
+                store,
+                memory_limit,
+                identities,
+                connections,
+                models,
+                alerts,
+                service,
+                providers: providers.into(),
+                vault: Arc::default(),
+            })
         }
         _ => Err(ConfigErrors::new(faults)),
     }

@@ -22,6 +22,7 @@ mod models;
 mod names;
 pub(crate) mod parameter;
 mod project;
+mod service;
 mod source;
 mod sql;
 mod stored;
@@ -66,12 +67,23 @@ pub struct Project {
     pub connections: BTreeMap<String, Connection>,
     /// By slug.
     pub models: BTreeMap<String, Model>,
+    /// What the service is told in the file.
+    pub service: ServiceSettings,
     /// Who is told of what.
     pub alerts: crate::alerts::definition::Definitions,
     /// The kinds of connections that there are.
     pub providers: Arc<[Provider]>,
     /// The sealed authorizations that `${auth:ID/NAME}` refers to.
     pub vault: Arc<Vault>,
+}
+
+/// `service:`, what concerns `cloud-connect serve` only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// Where people reach the service.
+    pub public_url: Option<url::Url>,
+    /// Special addresses that requests to user-given URLs may reach all the same.
+    pub allow_private_addresses: Vec<ipnet::IpNet>,
 }
 
 /// Where the state lives.

@@ -7,7 +7,7 @@ use super::decode::{Decoder, File, Text, entries, text};
 use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
-use super::{Connection, IdentityField, Normalization, StoreLocation, alerts, keys, names, suggest};
+use super::{Connection, IdentityField, Normalization, StoreLocation, ServiceSettings, alerts, keys, names, service, suggest};
 use crate::alerts::definition::Definitions;
 use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};
@@ -24,6 +24,7 @@ pub(super) struct Top {
     pub connection_names: Option<Vec<String>>,
     pub connections: BTreeMap<String, Connection>,
     pub alerts: Definitions,
+    pub service: ServiceSettings,
 }
 
 impl Top {
@@ -36,6 +37,7 @@ impl Top {
             connection_names: Some(project.connections.keys().cloned().collect()),
             connections: project.connections.clone(),
             alerts: project.alerts.clone(),
+            service: project.service.clone(),
         }
     }
 }
@@ -80,7 +82,9 @@ pub(super) fn decode(
     }
     let alerts = top.given("alerts");
     let alerts = alerts.map(|entry| alerts::decode(file, entry, connection_names.as_deref().unwrap_or_default()));
-    Top { store, memory_limit, identities, connection_names, connections, alerts: alerts.unwrap_or_default() }
+    let service = top.given("service").map(|entry| service::decode(file, entry)).unwrap_or_default();
+    let alerts = alerts.unwrap_or_default();
+    Top { store, memory_limit, identities, connection_names, connections, alerts, service }
 }
 
 fn decode_store(file: &File, text: Text<'_>, root: &Path, env: Environment<'_>) -> Option<StoreLocation> {

@@ -164,6 +164,11 @@ impl Outgoing {
         Ok(Self { client, policy })
     }
 
+    /// Which addresses it may reach.
+    pub fn policy(&self) -> &AddressPolicy {
+        &self.policy
+    }
+
     /// A URL that may be asked, as far as can be told without a look-up.
     pub fn check(&self, url: &str) -> Result<Url, OutgoingError> {
         let url = Url::parse(url.trim()).map_err(|_| OutgoingError::NotAUrl)?;

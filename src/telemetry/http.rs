@@ -1,59 +1,76 @@
 //! HTTP requests, watched: a span and the metrics, by the route's template and never by the path, which anyone may
 //! choose.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, Method};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, Method, StatusCode};
 use opentelemetry::propagation::Extractor;
-use tracing::Instrument;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use opentelemetry::trace::TraceContextExt as _;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::names;
 
-/// The id of a request, as its log lines and its answer carry it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(pub String);
+/// One request under way.
+#[derive(Debug)]
+pub struct Watched {
+    method: &'static str,
+    route: String,
+    began: Instant,
+    span: Span,
+}
 
-/// A middleware for `Router::route_layer` (where the matched path is known) or `Router::layer`.
-pub async fn observe(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_string();
-    let method = method(request.method());
-    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
-    let span = tracing::info_span!(
-        "request",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
-        http.request.method = method,
-        http.route = route,
-        http.response.status_code = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
-        request_id,
-    );
-    let parent = opentelemetry::global::get_text_map_propagator(|p| p.extract(&Headers(request.headers())));
-    // without a layer that exports there is nothing to be a child of
-    let _ = span.set_parent(parent);
-    let active = Active::new();
-    let began = Instant::now();
-    let response = next.run(request).instrument(span.clone()).await;
-    drop(active);
-    let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
-        span.record("otel.status_code", "ERROR");
+impl Watched {
+    /// `route`: the template, for example `/v2/run/{id}`.
+    pub fn begin(method: &Method, route: &str, headers: &HeaderMap, request_id: &str) -> Self {
+        let method = word(method);
+        let span = tracing::info_span!(
+            "request",
+            request_id,
+            http.request.method = method,
+            http.route = route,
+            http.response.status_code = tracing::field::Empty,
+            otel.name = format!("{method} {route}"),
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+        );
+        let parent = opentelemetry::global::get_text_map_propagator(|p| p.extract(&Headers(headers)));
+        if parent.span().span_context().is_valid() && span.set_parent(parent).is_err() {
+            tracing::trace!("nothing exports spans: the caller's trace is not continued");
+        }
+        metrics::gauge!(names::HTTP_ACTIVE).increment(1.0);
+        Self { method, route: route.to_string(), began: Instant::now(), span }
     }
-    let elapsed = began.elapsed();
-    metrics::counter!(names::HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status.as_u16().to_string())
-        .increment(1);
-    metrics::histogram!(names::HTTP_SECONDS, "method" => method, "route" => route).record(elapsed.as_secs_f64());
-    tracing::debug!(parent: &span, ms = elapsed.as_millis() as u64, status = status.as_u16(), "answered");
-    response
+
+    /// What the request's work is done in.
+    pub fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Counts the answer. Returns how long it took.
+    pub fn answered(&self, status: StatusCode) -> Duration {
+        let elapsed = self.began.elapsed();
+        self.span.record("http.response.status_code", status.as_u16());
+        if status.is_server_error() {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        let (method, route) = (self.method, self.route.clone());
+        let labels = [("method", method.to_string()), ("route", route.clone()), ("status", status.as_str().to_string())];
+        metrics::counter!(names::HTTP_REQUESTS, &labels).increment(1);
+        metrics::histogram!(names::HTTP_SECONDS, "method" => method, "route" => route).record(elapsed.as_secs_f64());
+        elapsed
+    }
+}
+
+/// Counts down also when the client goes away.
+impl Drop for Watched {
+    fn drop(&mut self) {
+        metrics::gauge!(names::HTTP_ACTIVE).decrement(1.0);
+    }
 }
 
 /// A client may send any word as a method.
-fn method(method: &Method) -> &'static str {
+fn word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -63,22 +80,6 @@ fn method(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
-    }
-}
-
-/// Counts down also when the client goes away.
-struct Active;
-
-impl Active {
-    fn new() -> Self {
-        metrics::gauge!(names::HTTP_ACTIVE).increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        metrics::gauge!(names::HTTP_ACTIVE).decrement(1.0);
     }
 }
 

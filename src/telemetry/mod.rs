@@ -78,10 +78,10 @@ impl Telemetry {
     }
 
     /// Sends the traces that are left.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(&self) {
         self.upkeep.abort();
-        if let Some(traces) = self.traces {
-            traces.shutdown().await;
+        if let Some(traces) = &self.traces {
+            traces.clone().shutdown().await;
         }
     }
 }

@@ -1,0 +1,46 @@
+//! People and programs that use the service: who they are, how they prove it, and what they may do.
+//!
+//! ```text
+//! Authorization header ─► tokens   ┐
+//! cookie               ─► sessions ┴─► Identity { role, permissions } ─► the server asks `may`
+//! ```
+//!
+//! [`role`] says who may do what; [`secret`] makes random secrets and keeps their digests.
+//!
+//! Invariants: no secret is stored, only what checks it; nobody gives away more than they have.
+
+mod audit;
+mod caller;
+mod error;
+pub mod role;
+pub(crate) mod secret;
+pub mod tokens;
+
+use std::sync::Arc;
+
+pub use caller::{Identity, Means};
+pub use error::{AuthError, PeopleError};
+pub use role::{Permission, Permissions, Role};
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+
+/// Everything about people and tokens of one project. One a process: what it remembers is forgotten when it changes.
+#[derive(Clone)]
+pub struct People {
+    catalog: Catalog,
+    clock: Arc<dyn Clock>,
+    tokens: Arc<tokens::Cache>,
+}
+
+impl People {
+    pub fn new(catalog: Catalog, clock: Arc<dyn Clock>) -> Self {
+        Self { catalog, clock, tokens: Arc::default() }
+    }
+}
+
+impl std::fmt::Debug for People {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("People").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! The running service: what one process of `cloud-connect serve` holds.
+//!
+//! ```text
+//! files (models/, cloud-connect.yml) ──┐
+//! definitions made through the API ────┼─► Engine, swapped as a whole ─► scheduler, API, lookups
+//! sealed authorizations ───────────────┘
+//! ```
+//!
+//! Invariants: whoever holds an engine keeps a consistent project, also while a newer one is being used by others;
+//! files that cannot be read leave the last good ones in place, and say so.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{Mutex, watch};
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::clock::Clock;
+use crate::config::{self, ConfigErrors, Project};
+use crate::events::{Event, Subject};
+use crate::sync::{Engine, SyncError};
+use crate::warehouse::Provider;
+
+/// What the service is told at its start.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// The project's directory.
+    pub root: PathBuf,
+    /// The kinds of connections that there are.
+    pub providers: Vec<Provider>,
+    /// Bytes, for the whole process.
+    pub memory_limit: u64,
+    /// Runs at once, which share the memory.
+    pub max_runs: usize,
+}
+
+/// Why the project was not read anew.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("the project has faults")]
+    Config(ConfigErrors),
+    #[error("`store:` changed, which takes a restart")]
+    StoreMoved,
+    #[error("{0}")]
+    Sync(#[from] SyncError),
+}
+
+/// The state of the running process.
+pub struct Service {
+    engine: RwLock<Arc<Engine>>,
+    options: ServiceOptions,
+    /// What is wrong with the files, while the last good ones are in use.
+    faults: RwLock<Option<ConfigErrors>>,
+    /// One reload at a time: the later one sees what the earlier one did.
+    reloading: Mutex<()>,
+    /// Counts up with every swapped engine.
+    changed: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Opens a project's state, and brings it to a consistent one after whatever happened before.
+    pub async fn open(
+        project: Project,
+        options: ServiceOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, SyncError> {
+        let engine = Engine::open(project, options.memory_limit, clock).await?;
+        engine.recover().await?;
+        Ok(Arc::new(Self {
+            engine: RwLock::new(Arc::new(engine)),
+            options,
+            faults: RwLock::default(),
+            reloading: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    /// The engine of the newest project.
+    pub fn engine(&self) -> Arc<Engine> {
+        self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn catalog(&self) -> Catalog {
+        self.engine().catalog.clone()
+    }
+
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.engine().clock.clone()
+    }
+
+    pub fn options(&self) -> &ServiceOptions {
+        &self.options
+    }
+
+    /// What is wrong with the files now.
+    pub fn faults(&self) -> Option<ConfigErrors> {
+        self.faults.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes whenever the project does.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Reads the files anew. When they have faults, the last good ones stay in use.
+    pub async fn reload_files(&self) -> Result<(), ReloadError> {
+        let _one = self.reloading.lock().await;
+        let (root, providers) = (self.options.root.clone(), self.options.providers.clone());
+        let loaded = tokio::task::spawn_blocking(move || config::load(&root, &providers))
+            .await
+            .map_err(|e| SyncError::Bug(e.to_string()))?;
+        let project = match loaded {
+            Ok(project) if project.store == self.engine().project.store => project,
+            Ok(_) => return Err(ReloadError::StoreMoved),
+            Err(faults) => {
+                *self.faults.write().unwrap_or_else(PoisonError::into_inner) = Some(faults.clone());
+                return Err(ReloadError::Config(faults));
+            }
+        };
+        let engine = self.engine().reloaded(Some(project)).await?;
+        *self.faults.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.swap(engine);
+        Ok(())
+    }
+
+    /// Takes over what the API changed in the catalog.
+    pub async fn reload_definitions(&self) -> Result<(), SyncError> {
+        let _one = self.reloading.lock().await;
+        let engine = self.engine().reloaded(None).await?;
+        self.swap(engine);
+        Ok(())
+    }
+
+    fn swap(&self, engine: Engine) {
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(engine);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Adds to the audit trail.
+    pub async fn record(
+        &self,
+        actor: &str,
+        subject: Subject,
+        verb: &str,
+        message: impl Into<String>,
+        details: serde_json::Value,
+    ) -> Result<i64, CatalogError> {
+        let event = Event::new(self.clock().now(), subject, verb, message).by(actor).with(details);
+        self.catalog().record_event(&event).await
+    }
+}
