@@ -174,6 +174,13 @@ impl Catalog {
     }
 }
 
+#[cfg(test)]
+impl Catalog {
+    pub(crate) fn pool(&self) -> &sqlx::SqlitePool {
+        &self.pool
+    }
+}
+
 impl AlertLedger {
     /// The runs that ended since the last look, oldest first, and the event to look from next time. The very first look
     /// finds none: what happened before there were alerts is nobody's news.

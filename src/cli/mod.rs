@@ -127,6 +127,8 @@ enum CliError {
     #[error("{0}")]
     Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
+    Telemetry(#[from] crate::telemetry::TelemetryError),
+    #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CliError, Context, Outcome, output};
+use crate::alerts::{Alerts, Surroundings};
 use crate::clock::SystemClock;
 use crate::people::People;
 use crate::server::{self, ServeOptions};
 use crate::service::{Service, ServiceOptions};
+use crate::telemetry::{self, LogFormat, Telemetry, TelemetryOptions};
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
 #[derive(Debug, clap::Args)]
@@ -43,10 +45,21 @@ pub struct Serve {
     /// Profile lookups a second by token (0: no limit)
     #[arg(long, value_name = "N", default_value_t = 0)]
     lookup_rate_limit: u32,
+    /// How log lines are written; CLOUD_CONNECT_LOG says which, for example `debug`
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CLOUD_CONNECT_LOG_FORMAT")]
+    log_format: LogFormat,
 }
 
 impl Serve {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
+        let telemetry = TelemetryOptions { log_format: self.log_format, ansi: output::color_stderr() };
+        let telemetry = Arc::new(telemetry::install(telemetry, &SystemClock)?);
+        let served = self.serve(context, Arc::clone(&telemetry)).await;
+        telemetry.shutdown().await;
+        served
+    }
+
+    async fn serve(&self, context: &Context, telemetry: Arc<Telemetry>) -> Result<Outcome, CliError> {
         let project = context.load()?;
         let options = ServeOptions {
             listen: self.listen,
@@ -66,13 +79,17 @@ impl Serve {
         };
         let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
         let people = People::new(service.catalog(), service.clock());
-        let (_app, router) = server::app(Arc::clone(&service), people, options.clone())?;
+        let alerts = Arc::new(Alerts::start(Arc::clone(&service) as Arc<dyn Surroundings>, None));
+        let (_app, router) =
+            server::app(Arc::clone(&service), people, Arc::clone(&alerts), telemetry, options.clone())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        server::serve(router, &options, context.cancel.clone(), |address| {
+        let served = server::serve(router, &options, context.cancel.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
         })
-        .await?;
+        .await;
+        alerts.shutdown().await;
+        served?;
         Ok(Outcome::Fine)
     }
 }

@@ -33,8 +33,10 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
+use crate::alerts::Alerts;
 use crate::people::People;
 use crate::service::Service;
+use crate::telemetry::Telemetry;
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -102,12 +104,18 @@ impl ServeError {
 }
 
 /// The state that handlers reach, and the router of all endpoints.
-pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Result<(App, axum::Router), ServeError> {
+pub fn app(
+    service: Arc<Service>,
+    people: People,
+    alerts: Arc<Alerts>,
+    telemetry: Arc<Telemetry>,
+    options: ServeOptions,
+) -> Result<(App, axum::Router), ServeError> {
     let (router, api) = openapi::router();
     let requirements = Requirements::of(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
-    let app = App::new(Parts { service, people, requirements, limits, options, openapi });
+    let app = App::new(Parts { service, people, alerts, telemetry, requirements, limits, options, openapi });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

@@ -10,8 +10,10 @@ use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::extract::Caller;
 use super::limits::Limits;
+use crate::alerts::Alerts;
 use crate::people::People;
 use crate::service::Service;
+use crate::telemetry::Telemetry;
 
 /// The state of the server: cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     pub service: Arc<Service>,
     pub people: People,
+    pub alerts: Arc<Alerts>,
+    pub telemetry: Arc<Telemetry>,
     pub requirements: Requirements,
     pub limits: Limits,
     pub options: ServeOptions,

@@ -9,11 +9,13 @@
 //! Invariants: whoever holds an engine keeps a consistent project, also while a newer one is being used by others;
 //! files that cannot be read leave the last good ones in place, and say so.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, watch};
 
+use crate::alerts::Surroundings;
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{self, ConfigErrors, Project};
@@ -153,5 +155,16 @@ impl Service {
     ) -> Result<i64, CatalogError> {
         let event = Event::new(self.clock().now(), subject, verb, message).by(actor).with(details);
         self.catalog().record_event(&event).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Surroundings for Service {
+    fn engine(&self) -> Arc<Engine> {
+        Self::engine(self)
+    }
+
+    async fn paused(&self) -> Result<BTreeSet<String>, CatalogError> {
+        Ok(BTreeSet::new())
     }
 }

@@ -2,7 +2,7 @@
 //! holds the two together.
 
 /// What a metric does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MetricKind {
     /// Only grows; from zero at every start.
     Counter,

@@ -46,10 +46,19 @@ impl Traces {
             return Ok(None);
         }
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(Client::new()?);
-        Self::with_exporter(exporter.build().map_err(|e| TracesError(e.to_string()))?).map(Some)
+        Ok(Some(Self::with_exporter(exporter.build().map_err(|e| TracesError(e.to_string()))?)))
     }
 
-    fn with_exporter(exporter: opentelemetry_otlp::SpanExporter) -> Result<Self, TracesError> {
+    /// To that address, whatever the environment says.
+    #[cfg(test)]
+    pub(super) fn to(endpoint: &str) -> Result<Self, TracesError> {
+        use opentelemetry_otlp::WithExportConfig as _;
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(Client::new()?);
+        let exporter = exporter.with_endpoint(endpoint).build().map_err(|e| TracesError(e.to_string()))?;
+        Ok(Self::with_exporter(exporter))
+    }
+
+    fn with_exporter(exporter: opentelemetry_otlp::SpanExporter) -> Self {
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name(SERVICE_NAME);
@@ -60,13 +69,13 @@ impl Traces {
             .with_resource(resource.with_attribute(version).build())
             .build();
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-        Ok(Self { provider })
+        Self { provider }
     }
 
     /// The layer that hands spans over.
     pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
-        S: Subscriber + for<'a> LookupSpan<'a>,
+        S: Subscriber + Send + Sync + for<'a> LookupSpan<'a>,
     {
         tracing_opentelemetry::layer().with_tracer(self.provider.tracer(SERVICE_NAME))
     }
