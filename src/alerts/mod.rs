@@ -88,11 +88,15 @@ pub enum TestError {
 }
 
 impl Alerts {
-    /// Starts the task. `interval`: how often it looks by itself; None: every ten seconds.
-    pub fn start(surroundings: Arc<dyn Surroundings>, interval: Option<Duration>) -> Self {
+    /// Starts the task, after a first look: what happens from now on is told. `interval`: how often it looks by itself;
+    /// None: every ten seconds.
+    pub async fn start(surroundings: Arc<dyn Surroundings>, interval: Option<Duration>) -> Self {
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let interval = interval.unwrap_or(INTERVAL);
-        let worker = Worker { surroundings, interval, outgoing: None, reconciler: Reconciler::default() };
+        let mut worker = Worker { surroundings, interval, outgoing: None, reconciler: Reconciler::default() };
+        if let Err(error) = worker.reconcile().await {
+            tracing::error!(%error, "alerts could not be looked after, and will be again");
+        }
         let task = tokio::spawn(worker.work(Arc::clone(&wake), stop.clone()));
         let quota = Quota::with_period(TEST_EVERY).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
         let tests = RateLimiter::keyed(quota.allow_burst(TESTS_AT_ONCE));
@@ -179,11 +183,17 @@ impl Worker {
         }
     }
 
-    async fn try_look(&mut self) -> Result<Duration, LookError> {
+    /// Writes down what is owed.
+    async fn reconcile(&mut self) -> Result<(), CatalogError> {
         let engine = self.surroundings.engine();
         let paused = self.surroundings.paused().await?;
         let situation = Situation { project: &engine.project, paused: &paused, now: engine.clock.now() };
-        self.reconciler.reconcile(&engine.catalog, situation).await?;
+        self.reconciler.reconcile(&engine.catalog, situation).await
+    }
+
+    async fn try_look(&mut self) -> Result<Duration, LookError> {
+        self.reconcile().await?;
+        let engine = self.surroundings.engine();
         let policy = policy(&engine.project);
         let outgoing = match self.outgoing.take().filter(|outgoing| *outgoing.policy() == policy) {
             Some(outgoing) => self.outgoing.insert(outgoing),

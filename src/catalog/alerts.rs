@@ -109,12 +109,12 @@ impl Catalog {
     pub async fn alert_deliveries(
         &self,
         before: Option<(DateTime<Utc>, &str)>,
-        limit: u32,
+        limit: usize,
     ) -> Result<Vec<Delivery>, CatalogError> {
         let rows = sqlx::query(include_str!("../../sql/catalog/alert_deliveries.sql"))
             .bind(before.map(|(at, _)| at.timestamp_micros()))
             .bind(before.map(|(_, id)| id))
-            .bind(limit)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(delivery_of).collect()

@@ -79,7 +79,7 @@ impl Serve {
         };
         let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
         let people = People::new(service.catalog(), service.clock());
-        let alerts = Arc::new(Alerts::start(Arc::clone(&service) as Arc<dyn Surroundings>, None));
+        let alerts = Arc::new(Alerts::start(Arc::clone(&service) as Arc<dyn Surroundings>, None).await);
         let (_app, router) =
             server::app(Arc::clone(&service), people, Arc::clone(&alerts), telemetry, options.clone())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };

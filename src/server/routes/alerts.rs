@@ -1,12 +1,12 @@
 //! Alerts: what is watched, what lasts, who is told, and what was sent. Channels and rules are written in
 //! `cloud-connect.yml`; their addresses and secrets are in no answer.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -16,7 +16,7 @@ use crate::alerts::definition::{Channel, ChannelKind, Condition, Rule};
 use crate::catalog::alerts::{Delivery, Incident};
 use crate::events::{Subject, SubjectKind};
 use crate::server::answer::{Answer, ApiError, Errors};
-use crate::server::extract::{Caller, Query};
+use crate::server::extract::{Caller, Page, Path, Query};
 use crate::server::state::App;
 
 /// A rule, and the conditions that last.
@@ -104,22 +104,6 @@ pub struct AlertDelivery {
     /// When the next attempt is due.
     due: Option<DateTime<Utc>>,
     ended: Option<DateTime<Utc>>,
-}
-
-/// A page of a list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct DeliveryPage {
-    /// At most 500.
-    #[serde(default = "default_limit")]
-    limit: u32,
-    /// `_meta.next_cursor` of the page before.
-    cursor: Option<String>,
-}
-
-fn default_limit() -> u32 {
-    50
 }
 
 /// The rules, and which of their conditions last.
@@ -225,17 +209,17 @@ async fn test(
 }
 
 /// The messages that were owed, the newest first.
-#[utoipa::path(get, path = "/v2/alert/delivery", tag = "alerts", params(DeliveryPage),
+#[utoipa::path(get, path = "/v2/alert/delivery", tag = "alerts", params(Page),
     responses((status = 200, body = Answer<Vec<AlertDelivery>>), (status = 400, body = Errors)),
     security(("token" = ["alerts:read"])))]
 async fn deliveries(
     State(app): State<App>,
-    Query(page): Query<DeliveryPage>,
+    Query(page): Query<Page>,
 ) -> Result<Answer<Vec<AlertDelivery>>, ApiError> {
-    let limit = page.limit.clamp(1, 500);
+    let limit = page.limit();
     let before = page.cursor.as_deref().map(cursor).transpose()?;
     let found = app.service.catalog().alert_deliveries(before, limit).await?;
-    let next = (found.len() as u64 == u64::from(limit)).then(|| found.last()).flatten();
+    let next = (found.len() == limit).then(|| found.last()).flatten();
     let next = next.map(|last| format!("{}.{}", last.created_at.timestamp_micros(), last.id));
     Ok(Answer::page(found.into_iter().map(delivery_of).collect(), next))
 }

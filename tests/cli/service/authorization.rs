@@ -18,6 +18,11 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/docs", ""),
     ("GET", "/docs/", ""),
     ("GET", "/docs/{*file}", ""),
+    ("GET", "/metrics", "operations:read"),
+    ("GET", "/v2/alert", "alerts:read"),
+    ("GET", "/v2/alert/delivery", "alerts:read"),
+    ("GET", "/v2/alertchannel", "alerts:read"),
+    ("POST", "/v2/alertchannel/{name}/test", "alerts:write"),
 ];
 
 /// What each role may do, as docs/security.md says.
