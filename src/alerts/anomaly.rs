@@ -33,7 +33,10 @@ pub enum Breach {
     BelowMin(u64),
     AboveMax(u64),
     /// The mean (rounded to the nearest, halves up), and of how many runs.
-    FarFromMean { mean: u64, runs: usize },
+    FarFromMean {
+        mean: u64,
+        runs: usize,
+    },
 }
 
 impl Limits {

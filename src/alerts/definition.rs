@@ -35,11 +35,18 @@ pub struct Channel {
 #[derive(Clone)]
 pub enum ChannelKind {
     /// Any HTTP receiver; with a `secret`, what it gets is signed.
-    Webhook { url: String, secret: Option<String> },
+    Webhook {
+        url: String,
+        secret: Option<String>,
+    },
     /// A Slack incoming webhook.
-    Slack { url: String },
+    Slack {
+        url: String,
+    },
     /// A Microsoft Teams workflow ("When a Teams webhook request is received").
-    Teams { url: String },
+    Teams {
+        url: String,
+    },
     Email(Email),
 }
 

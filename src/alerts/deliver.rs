@@ -103,8 +103,7 @@ mod tests {
     #[test]
     fn attempts_grow_apart_and_end() {
         let now = DateTime::UNIX_EPOCH;
-        let waits: Vec<i64> =
-            (0..).map_while(|n| again_at(now, n, None)).map(|at| (at - now).num_seconds()).collect();
+        let waits: Vec<i64> = (0..).map_while(|n| again_at(now, n, None)).map(|at| (at - now).num_seconds()).collect();
         assert_eq!(waits, [10, 30, 90, 270, 810, 2430, 3600, 3600, 3600]);
     }
 

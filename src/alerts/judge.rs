@@ -38,7 +38,11 @@ pub fn judge(rule: &Rule, run: &RunReport, before: &[RunReport]) -> Vec<(Conditi
     match run.status {
         RunStatus::Failed => say(Condition::Failed, Some("the run failed; nothing was changed".into()), None),
         RunStatus::Interrupted => {
-            say(Condition::Failed, Some("the run's process ended before the run did; nothing was changed".into()), None);
+            say(
+                Condition::Failed,
+                Some("the run's process ended before the run did; nothing was changed".into()),
+                None,
+            );
         }
         RunStatus::Running | RunStatus::Cancelled => {}
         RunStatus::Published | RunStatus::Unchanged | RunStatus::Held => {

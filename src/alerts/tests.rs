@@ -57,15 +57,8 @@ impl World {
         let project = project(dir.path(), alerts);
         let catalog = Catalog::open(&dir.path().join("catalog.db")).await.unwrap();
         let clock = Held(Mutex::new("2026-03-02T09:00:00Z".parse().unwrap()));
-        let mut world = Self {
-            dir,
-            catalog,
-            clock,
-            project,
-            reconciler: Reconciler::default(),
-            paused: BTreeSet::new(),
-            runs: 0,
-        };
+        let mut world =
+            Self { dir, catalog, clock, project, reconciler: Reconciler::default(), paused: BTreeSet::new(), runs: 0 };
         world.pass().await;
         world
     }
@@ -78,8 +71,7 @@ impl World {
     async fn run(&mut self, change: impl FnOnce(&mut RunReport)) -> RunReport {
         self.runs += 1;
         let id = format!("run-{:04}", self.runs);
-        let mut report =
-            RunReport::new(id, "buyers".into(), RunKind::Sync, self.clock.now() - TimeDelta::minutes(1));
+        let mut report = RunReport::new(id, "buyers".into(), RunKind::Sync, self.clock.now() - TimeDelta::minutes(1));
         self.catalog.begin(&report).await.unwrap();
         report.finish(RunStatus::Published, self.clock.now());
         report.rows = 100;
@@ -178,6 +170,20 @@ async fn runs_before_the_first_look_are_nobodys_news() {
     world.fail().await;
     world.pass().await;
     assert_eq!(world.told().await, ["alert failed"]);
+}
+
+#[tokio::test]
+async fn a_run_that_did_not_even_begin_is_told_as_a_failure() {
+    let mut world = World::new(ONE).await;
+    let (at, subject) = (world.clock.now(), crate::events::Subject::model("buyers"));
+    let event = crate::events::Event::new(at, subject, "run_failed", "the lock cannot be taken");
+    let event = event.with(serde_json::json!({ "run_id": "run-x", "hint": "look at the disk" }));
+    world.catalog.record_event(&event).await.unwrap();
+    world.pass().await;
+    let notice = world.deliveries().await.remove(0).notice;
+    assert_eq!(notice.title(), "buyers: failed");
+    assert_eq!(notice.finding.error.as_deref(), Some("the lock cannot be taken"));
+    assert_eq!(notice.finding.hint.as_deref(), Some("look at the disk"));
 }
 
 #[tokio::test]

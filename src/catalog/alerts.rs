@@ -10,7 +10,7 @@ use sqlx::{Row, Sqlite, Transaction};
 use super::{Catalog, CatalogError, run_of, time};
 use crate::alerts::definition::Condition;
 use crate::alerts::notice::{Finding, Notice};
-use crate::sync::report::{Hold, RunReport};
+use crate::sync::report::{Hold, RunKind, RunReport, RunStatus};
 
 /// A condition that lasts.
 #[derive(Debug, Clone, PartialEq)]
@@ -167,9 +167,8 @@ impl Catalog {
 
     /// How many models have removals that wait for a person.
     pub async fn holds_waiting(&self) -> Result<u64, CatalogError> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM holds WHERE status = 'waiting'")
-            .fetch_one(&self.pool)
-            .await?;
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM holds WHERE status = 'waiting'").fetch_one(&self.pool).await?;
         Ok(count.unsigned_abs())
     }
 }
@@ -188,7 +187,8 @@ impl AlertLedger {
         let cursor: Option<i64> =
             sqlx::query_scalar("SELECT event FROM alert_cursor").fetch_optional(&mut *self.tx).await?;
         let Some(cursor) = cursor else {
-            let newest: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM events").fetch_one(&mut *self.tx).await?;
+            let newest: i64 =
+                sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM events").fetch_one(&mut *self.tx).await?;
             return Ok((Vec::new(), newest, false));
         };
         let rows = sqlx::query(include_str!("../../sql/catalog/alert_ended_runs.sql"))
@@ -198,7 +198,7 @@ impl AlertLedger {
             .await?;
         let newest = rows.last().map_or(Ok(cursor), |row| row.try_get("event"))?;
         let more = rows.len() as u64 == u64::from(limit);
-        let runs = rows.iter().map(run_of).collect::<Result<_, _>>()?;
+        let runs = rows.iter().map(ended_of).collect::<Result<_, _>>()?;
         Ok((runs, newest, more))
     }
 
@@ -298,6 +298,19 @@ impl AlertLedger {
     pub async fn commit(self) -> Result<(), CatalogError> {
         Ok(self.tx.commit().await?)
     }
+}
+
+/// The run that an event tells the end of.
+fn ended_of(row: &SqliteRow) -> Result<RunReport, CatalogError> {
+    if row.try_get::<Option<&str>, _>("run_id")?.is_some() {
+        return run_of(row);
+    }
+    let (id, at) = (row.try_get::<Option<String>, _>("id")?.unwrap_or_default(), time(row.try_get("at")?));
+    let mut report = RunReport::new(id, row.try_get("subject")?, RunKind::Sync, at);
+    report.error = Some(row.try_get("message")?);
+    report.hint = row.try_get("hint")?;
+    report.finish(RunStatus::Failed, at);
+    Ok(report)
 }
 
 /// None: of a condition that this version does not know.

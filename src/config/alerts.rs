@@ -151,7 +151,12 @@ fn email(file: &File, channel: &Decoder<'_>) -> Option<Email> {
         if address.parse::<lettre::message::Mailbox>().is_err() {
             let key = if Some(address) == from.as_ref() { "from" } else { "to" };
             let message = format!("`{address}` is not an e-mail address");
-            file.fault("invalid-address", channel.place(key), message, "write `name@example.com` or `Name <name@example.com>`");
+            file.fault(
+                "invalid-address",
+                channel.place(key),
+                message,
+                "write `name@example.com` or `Name <name@example.com>`",
+            );
         }
     }
     let to = to.filter(|to| !to.is_empty());
@@ -252,7 +257,12 @@ fn limits(file: &File, rule: &Decoder<'_>, key: &str) -> Option<Limits> {
         file.fault("missing-key", entry.key.span, format!("`{key}` sets no limit"), hint);
     }
     if min.zip(max).is_some_and(|(min, max)| min > max) {
-        file.fault("out-of-range", entry.key.span, format!("`{key}` allows nothing"), "the least is more than the most");
+        file.fault(
+            "out-of-range",
+            entry.key.span,
+            format!("`{key}` allows nothing"),
+            "the least is more than the most",
+        );
     }
     Some(Limits { min, max, variance, runs })
 }

@@ -7,7 +7,9 @@ use super::decode::{Decoder, File, Text, entries, text};
 use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
-use super::{Connection, IdentityField, Normalization, StoreLocation, ServiceSettings, alerts, keys, names, service, suggest};
+use super::{
+    Connection, IdentityField, Normalization, ServiceSettings, StoreLocation, alerts, keys, names, service, suggest,
+};
 use crate::alerts::definition::Definitions;
 use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};

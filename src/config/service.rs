@@ -10,7 +10,9 @@ use super::{ServiceSettings, keys};
 
 pub(super) fn decode(file: &File, entry: Entry<'_>) -> ServiceSettings {
     let mut found = ServiceSettings::default();
-    let Some(service) = Decoder::new(file, "`service`", entry.key.span, entry.node, keys::SERVICE) else { return found };
+    let Some(service) = Decoder::new(file, "`service`", entry.key.span, entry.node, keys::SERVICE) else {
+        return found;
+    };
     if let Some(text) = service.text("public_url") {
         match Url::parse(text.value.trim()) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.username().is_empty() => {

@@ -165,6 +165,7 @@ impl Surroundings for Service {
     }
 
     async fn paused(&self) -> Result<BTreeSet<String>, CatalogError> {
-        Ok(BTreeSet::new())
+        let schedules = self.catalog().schedules().await?;
+        Ok(schedules.into_iter().filter(|row| row.paused).map(|row| row.model).collect())
     }
 }

@@ -55,7 +55,8 @@ impl Watched {
             self.span.record("otel.status_code", "ERROR");
         }
         let (method, route) = (self.method, self.route.clone());
-        let labels = [("method", method.to_string()), ("route", route.clone()), ("status", status.as_str().to_string())];
+        let labels =
+            [("method", method.to_string()), ("route", route.clone()), ("status", status.as_str().to_string())];
         metrics::counter!(names::HTTP_REQUESTS, &labels).increment(1);
         metrics::histogram!(names::HTTP_SECONDS, "method" => method, "route" => route).record(elapsed.as_secs_f64());
         elapsed

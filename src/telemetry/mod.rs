@@ -85,8 +85,3 @@ impl Telemetry {
         }
     }
 }
-
-/// How many runs are due and wait for a slot.
-pub fn queue_depth(runs: usize) {
-    metrics::gauge!(names::QUEUE_DEPTH).set(runs as f64);
-}

@@ -41,7 +41,7 @@ pub const RUN_QUARANTINED: &str = "cloud_connect_run_quarantined_total";
 pub const RUN_RETRIES: &str = "cloud_connect_run_retries_total";
 pub const MODEL_ROWS: &str = "cloud_connect_model_rows";
 pub const MODEL_LAST_SUCCESS: &str = "cloud_connect_model_last_success_timestamp_seconds";
-pub const RUNS_ACTIVE: &str = "cloud_connect_runs_active";
+pub const RUNS_RUNNING: &str = "cloud_connect_runs_running";
 pub const QUEUE_DEPTH: &str = "cloud_connect_queue_depth";
 pub const HOLDS_WAITING: &str = "cloud_connect_holds_waiting";
 pub const LOOKUP_SECONDS: &str = "cloud_connect_lookup_seconds";
@@ -54,10 +54,10 @@ pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub const PROCESS_START: &str = "process_start_time_seconds";
 
 /// Half a second to six hours.
-const RUN_BUCKETS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0, 21600.0];
+const RUN_BUCKETS: &[f64] =
+    &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0, 21600.0];
 /// A tenth of a millisecond to one second.
-const LOOKUP_BUCKETS: &[f64] =
-    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+const LOOKUP_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 /// A millisecond to half a minute.
 const HTTP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -82,7 +82,7 @@ metrics! {
     RUN_RETRIES, Counter, ["model"], "Times that a warehouse was asked again after passing trouble";
     MODEL_ROWS, Gauge, ["model"], "Rows of the model's last result";
     MODEL_LAST_SUCCESS, Gauge, ["model"], "When the model's last run that did not fail ended (Unix time)";
-    RUNS_ACTIVE, Gauge, [], "Runs under way in this process";
+    RUNS_RUNNING, Gauge, [], "Runs under way in this process";
     QUEUE_DEPTH, Gauge, [], "Runs that are due and wait for a slot";
     HOLDS_WAITING, Gauge, [], "Models with removals that wait for a person";
     LOOKUP_SECONDS, Histogram(LOOKUP_BUCKETS), [], "How long a profile lookup took, without HTTP";

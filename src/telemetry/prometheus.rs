@@ -34,7 +34,7 @@ pub(super) fn describe(started: DateTime<Utc>) {
     metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!(names::PROCESS_START).set(started.timestamp_millis() as f64 / 1000.0);
     // what nothing has counted yet is there as zero, so that a rate can be taken from the first event on
-    for gauge in [names::RUNS_ACTIVE, names::QUEUE_DEPTH, names::HOLDS_WAITING, names::HTTP_ACTIVE] {
+    for gauge in [names::RUNS_RUNNING, names::QUEUE_DEPTH, names::HOLDS_WAITING, names::HTTP_ACTIVE] {
         metrics::gauge!(gauge).set(0.0);
     }
     for outcome in ["delivered", "failed", "given_up"] {

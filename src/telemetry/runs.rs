@@ -10,48 +10,45 @@ use tracing::{Instrument, Span};
 
 use super::names;
 use crate::sync::report::{RunReport, RunStatus};
-use crate::sync::{Engine, Progress, Stage};
+use crate::sync::{Engine, Progress, Stage, SyncError};
 
-/// Runs a model and tells the metrics and traces of it.
-pub async fn run(engine: &Engine, slug: &str, progress: &dyn Progress, cancel: &CancellationToken) -> RunReport {
+/// Runs a model under this id ([`Engine::run_as`]), and tells the metrics and traces of it.
+pub async fn run(
+    engine: &Engine,
+    run_id: String,
+    slug: &str,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<RunReport, SyncError> {
     let connection = engine.project.models.get(slug).map(|model| model.connection.as_str());
     let span = tracing::info_span!(
         "run",
         otel.name = "run",
         model = slug,
         connection,
-        run_id = tracing::field::Empty,
+        run_id,
         status = tracing::field::Empty,
         rows = tracing::field::Empty,
         otel.status_code = tracing::field::Empty,
         otel.status_description = tracing::field::Empty,
     );
     let watched = Watched::new(progress, span.clone());
-    metrics::gauge!(names::RUNS_ACTIVE).increment(1.0);
-    let _active = Active;
-    let report = engine.run(slug, &watched, cancel).instrument(span.clone()).await;
+    let outcome = engine.run_as(run_id, slug, &watched, cancel).instrument(span.clone()).await;
     let bytes = watched.finish();
-    span.record("run_id", &report.run_id);
-    span.record("status", report.status.as_str());
-    span.record("rows", report.rows);
-    if let Some(error) = &report.error {
+    let error = match &outcome {
+        Ok(report) => {
+            span.record("status", report.status.as_str());
+            span.record("rows", report.rows);
+            ended(report, bytes);
+            report.error.clone()
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(error) = error {
         span.record("otel.status_code", "ERROR");
         span.record("otel.status_description", error);
     }
-    // a model that does not exist must not become a label
-    if engine.project.models.contains_key(slug) {
-        ended(&report, bytes);
-    }
-    report
-}
-
-/// Counts down also when the run's future is dropped.
-struct Active;
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        metrics::gauge!(names::RUNS_ACTIVE).decrement(1.0);
-    }
+    outcome
 }
 
 /// Counts a run that ended. `bytes`: of the rows that came in.

@@ -72,7 +72,7 @@ fn what_is_rendered_can_be_read_by_prometheus() {
         http::Watched::begin(&strange, "/v2/run/{id}", &HeaderMap::new(), "r2").answered(StatusCode::NOT_FOUND);
         metrics::histogram!(names::LOOKUP_SECONDS).record(0.0004);
         metrics::histogram!(names::LOOKUP_SECONDS).record(2.0);
-        queue_depth(3);
+        metrics::gauge!(names::QUEUE_DEPTH).set(3.0);
         prometheus::render(&handle, Some(2))
     });
     let samples = parse(&text);

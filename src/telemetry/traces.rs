@@ -40,8 +40,7 @@ impl Traces {
         let given = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let disabled = given("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
             || given("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
-        let endpoint =
-            given("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| given("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let endpoint = given("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| given("OTEL_EXPORTER_OTLP_ENDPOINT"));
         if disabled || endpoint.is_none() {
             return Ok(None);
         }

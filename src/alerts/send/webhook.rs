@@ -36,12 +36,7 @@ pub(super) fn body(notice: &Notice) -> Result<String, SendError> {
     serde_json::to_string(&payload).map_err(|e| SendError::for_good(format!("the message cannot be written: {e}")))
 }
 
-pub(super) fn headers(
-    id: &str,
-    now: DateTime<Utc>,
-    body: &str,
-    secret: Option<&str>,
-) -> Result<HeaderMap, SendError> {
+pub(super) fn headers(id: &str, now: DateTime<Utc>, body: &str, secret: Option<&str>) -> Result<HeaderMap, SendError> {
     let timestamp = now.timestamp();
     let value = |text: String| HeaderValue::try_from(text).map_err(|e| SendError::for_good(e.to_string()));
     let mut headers = HeaderMap::new();

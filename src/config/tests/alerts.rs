@@ -58,7 +58,13 @@ fn a_rule_of_one_model_does_not_cover_another() {
 fn what_a_rule_names_has_to_be_there() {
     rule("{ channels: [chatt] }").expect("unknown-name", 18, 20, "no channel `chatt`", "`chat`");
     rule("{ channels: chat, models: [mm] }").expect("unknown-name", 18, 35, "no model `mm`", "`m`");
-    rule("{ channels: chat, connections: [ebike] }").expect("unknown-name", 18, 40, "no connection `ebike`", "`ebikes`");
+    rule("{ channels: chat, connections: [ebike] }").expect(
+        "unknown-name",
+        18,
+        40,
+        "no connection `ebike`",
+        "`ebikes`",
+    );
     rule("{ channels: chat, on: [anomaly] }").expect("unknown-condition", 18, 31, "`anomaly`", "variance_percent");
     rule("{ on: [failed] }").expect("missing-key", 18, 5, "no `channels`", "name the channels");
 }

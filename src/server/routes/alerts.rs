@@ -175,11 +175,7 @@ async fn channels(State(app): State<App>) -> Answer<Vec<AlertChannel>> {
         (status = 422, description = "the receiver did not take it", body = Errors),
         (status = 429, description = "at most three at once, then one every ten seconds", body = Errors)),
     security(("token" = ["alerts:write"])))]
-async fn test(
-    State(app): State<App>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Result<Answer<String>, ApiError> {
+async fn test(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Answer<String>, ApiError> {
     let tried = app.alerts.test(&app.service.engine(), &name, &caller.actor).await;
     let (message, details) = match &tried {
         Ok(()) => ("a test message was delivered".to_string(), json!({ "delivered": true })),
@@ -212,10 +208,7 @@ async fn test(
 #[utoipa::path(get, path = "/v2/alert/delivery", tag = "alerts", params(Page),
     responses((status = 200, body = Answer<Vec<AlertDelivery>>), (status = 400, body = Errors)),
     security(("token" = ["alerts:read"])))]
-async fn deliveries(
-    State(app): State<App>,
-    Query(page): Query<Page>,
-) -> Result<Answer<Vec<AlertDelivery>>, ApiError> {
+async fn deliveries(State(app): State<App>, Query(page): Query<Page>) -> Result<Answer<Vec<AlertDelivery>>, ApiError> {
     let limit = page.limit();
     let before = page.cursor.as_deref().map(cursor).transpose()?;
     let found = app.service.catalog().alert_deliveries(before, limit).await?;
@@ -226,9 +219,9 @@ async fn deliveries(
 
 /// `MICROSECONDS.ID`
 fn cursor(text: &str) -> Result<(DateTime<Utc>, &str), ApiError> {
-    let parsed = text.split_once('.').and_then(|(micros, id)| {
-        Some((DateTime::from_timestamp_micros(micros.parse().ok()?)?, id))
-    });
+    let parsed = text
+        .split_once('.')
+        .and_then(|(micros, id)| Some((DateTime::from_timestamp_micros(micros.parse().ok()?)?, id)));
     parsed.ok_or_else(|| {
         ApiError::bad_request("invalid-cursor", "this is not a cursor")
             .with_hint("give `_meta.next_cursor` of the page before, as it is")

@@ -61,7 +61,8 @@ fn project(allow: &str) -> Project {
     let project = Project::with_people(&[person("ada", "Berlin", 1)]);
     let file = project.path().join("cloud-connect.yml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let service = format!("service: {{ public_url: 'https://connect.example.com', allow_private_addresses: [{allow}] }}");
+    let service =
+        format!("service: {{ public_url: 'https://connect.example.com', allow_private_addresses: [{allow}] }}");
     let alerts = "alerts:\n  channels: { hook: { type: webhook, url: '${env:HOOK}', secret: '${env:HOOK_SECRET}' } }\n  \
                   rules: { all: { channels: hook } }";
     project.write("cloud-connect.yml", &format!("{text}\n{service}\n{alerts}\n"));
@@ -117,8 +118,7 @@ fn a_channel_in_a_private_network_is_refused_with_the_way_out() {
     assert!(error["hint"].as_str().unwrap().contains("allow_private_addresses"), "{error}");
     assert!(!refused.text.contains("t0psecret"));
     // three at once, and then no more for a while
-    let statuses: Vec<u16> =
-        (0..4).map(|_| service.post("/v2/alertchannel/hook/test", &json!({})).status).collect();
+    let statuses: Vec<u16> = (0..4).map(|_| service.post("/v2/alertchannel/hook/test", &json!({})).status).collect();
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
 }
 
@@ -129,7 +129,8 @@ fn metrics_count_requests_by_route_and_never_by_path() {
     service.post("/v2/alertchannel/somebodys_choice/test", &json!({}));
     let reply = service.get("/metrics");
     assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-    let line = "cloud_connect_http_requests_total{method=\"POST\",route=\"/v2/alertchannel/{name}/test\",status=\"404\"} 1";
+    let line =
+        "cloud_connect_http_requests_total{method=\"POST\",route=\"/v2/alertchannel/{name}/test\",status=\"404\"} 1";
     assert!(reply.text.contains(line), "{}", reply.text);
     assert!(!reply.text.contains("somebodys_choice"));
     for name in ["cloud_connect_build_info", "process_resident_memory_bytes", "cloud_connect_queue_depth 0"] {
