@@ -1,7 +1,6 @@
 //! Every key of the configuration. `docs/configuration.md` describes each, and a test holds the two together.
 
 pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections", "alerts", "service"];
-pub(super) const SERVICE: &[&str] = &["public_url", "allow_private_addresses"];
 pub(super) const ALERTS: &[&str] = &["channels", "rules"];
 /// Of whatever type: which keys belong to which is looked at once the type is known.
 pub(super) const ANY_CHANNEL: &[&str] =
@@ -25,6 +24,8 @@ pub(super) const SIZE: &[&str] = &["min", "max", "variance_percent", "runs"];
 pub(super) const RATE: &[&str] = &["min_percent", "max_percent", "variance_percent", "runs"];
 pub(super) const PROFILE: &[&str] = &["identities"];
 pub(super) const IDENTITY: &[&str] = &["field", "normalize"];
+pub(super) const SERVICE: &[&str] =
+    &["public_fields", "public_identities", "serving_files", "public_url", "allow_private_addresses"];
 pub(super) const MODEL: &[&str] = &[
     "name",
     "description",

@@ -39,10 +39,10 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
                 store,
                 memory_limit,
                 identities,
+                service,
                 connections,
                 models,
                 alerts,
-                service,
                 providers: providers.into(),
                 vault: Arc::default(),
             })

@@ -63,12 +63,12 @@ pub struct Project {
     pub memory_limit: Option<u64>,
     /// The fields that identify a profile, in order of preference. At least one.
     pub identities: Vec<IdentityField>,
+    /// How `serve` answers.
+    pub service: ServiceConfig,
     /// By name.
     pub connections: BTreeMap<String, Connection>,
     /// By slug.
     pub models: BTreeMap<String, Model>,
-    /// What the service is told in the file.
-    pub service: ServiceSettings,
     /// Who is told of what.
     pub alerts: crate::alerts::definition::Definitions,
     /// The kinds of connections that there are.
@@ -77,13 +77,31 @@ pub struct Project {
     pub vault: Arc<Vault>,
 }
 
-/// `service:`, what concerns `cloud-connect serve` only.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServiceSettings {
-    /// Where people reach the service.
+/// How the service answers, and what it may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// What a public token sees of a profile, by the wide view's names. Nothing when empty.
+    pub public_fields: Vec<String>,
+    /// The identity fields that a public token may ask by.
+    pub public_identities: Vec<String>,
+    /// Are files kept that make lookups fast?
+    pub serving_files: bool,
+    /// Where people reach it.
     pub public_url: Option<url::Url>,
     /// Special addresses that requests to user-given URLs may reach all the same.
     pub allow_private_addresses: Vec<ipnet::IpNet>,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            public_fields: Vec::new(),
+            public_identities: Vec::new(),
+            serving_files: true,
+            public_url: None,
+            allow_private_addresses: Vec::new(),
+        }
+    }
 }
 
 /// Where the state lives.

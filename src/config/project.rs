@@ -8,7 +8,7 @@ use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
 use super::{
-    Connection, IdentityField, Normalization, ServiceSettings, StoreLocation, alerts, keys, names, service, suggest,
+    Connection, IdentityField, Normalization, ServiceConfig, StoreLocation, alerts, keys, names, service, suggest,
 };
 use crate::alerts::definition::Definitions;
 use crate::memory::MIN_MEMORY_LIMIT;
@@ -26,7 +26,7 @@ pub(super) struct Top {
     pub connection_names: Option<Vec<String>>,
     pub connections: BTreeMap<String, Connection>,
     pub alerts: Definitions,
-    pub service: ServiceSettings,
+    pub service: ServiceConfig,
 }
 
 impl Top {
@@ -84,8 +84,8 @@ pub(super) fn decode(
     }
     let alerts = top.given("alerts");
     let alerts = alerts.map(|entry| alerts::decode(file, entry, connection_names.as_deref().unwrap_or_default()));
-    let service = top.given("service").map(|entry| service::decode(file, entry)).unwrap_or_default();
     let alerts = alerts.unwrap_or_default();
+    let service = service::decode(file, &top, identities.as_deref());
     Top { store, memory_limit, identities, connection_names, connections, alerts, service }
 }
 

@@ -3,6 +3,7 @@
 mod alerts;
 mod health;
 mod metrics;
+pub mod profiles;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -10,5 +11,9 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(metrics::router()).merge(alerts::router())
+    OpenApiRouter::new()
+        .merge(health::router())
+        .merge(metrics::router())
+        .merge(alerts::router())
+        .merge(profiles::router())
 }

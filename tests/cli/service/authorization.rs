@@ -23,6 +23,9 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/v2/alert/delivery", "alerts:read"),
     ("GET", "/v2/alertchannel", "alerts:read"),
     ("POST", "/v2/alertchannel/{name}/test", "alerts:write"),
+    ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
+    ("POST", "/v2/sql", "profiles:query"),
+    ("GET", "/v2/changes", "profiles:query"),
 ];
 
 /// What each role may do, as docs/security.md says.

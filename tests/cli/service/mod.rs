@@ -3,6 +3,7 @@
 mod alerts;
 mod authorization;
 mod health;
+mod profiles;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
