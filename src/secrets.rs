@@ -51,7 +51,9 @@ impl ResolveError {
             Self::Unset { name } => format!("set it before you start, for example `export {name}=…`"),
             Self::File { .. } => "the path starts at the project's directory; check that the file is there".into(),
             Self::Vault(error) => error.hint().into(),
-            Self::Malformed => "write `${env:NAME}`, `${file:PATH}` or `${auth:ID/NAME}`; a plain `${` is written `$${`".into(),
+            Self::Malformed => {
+                "write `${env:NAME}`, `${file:PATH}` or `${auth:ID/NAME}`; a plain `${` is written `$${`".into()
+            }
         }
     }
 }

@@ -129,12 +129,7 @@ impl Catalog {
     }
 
     /// Removes a definition with its event; false when there is none.
-    pub async fn remove_definition(
-        &self,
-        kind: DefinitionKind,
-        id: &str,
-        event: &Event,
-    ) -> Result<bool, CatalogError> {
+    pub async fn remove_definition(&self, kind: DefinitionKind, id: &str, event: &Event) -> Result<bool, CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let done = sqlx::query("DELETE FROM definitions WHERE kind = ?1 AND id = ?2")
             .bind(kind.as_str())

@@ -51,10 +51,8 @@ impl Catalog {
 
     /// Forgets events older than `before`. Returns how many.
     pub async fn trim_events(&self, before: DateTime<Utc>) -> Result<u64, CatalogError> {
-        let done = sqlx::query("DELETE FROM events WHERE at < ?1")
-            .bind(before.timestamp_micros())
-            .execute(&self.pool)
-            .await?;
+        let done =
+            sqlx::query("DELETE FROM events WHERE at < ?1").bind(before.timestamp_micros()).execute(&self.pool).await?;
         Ok(done.rows_affected())
     }
 }
@@ -80,10 +78,9 @@ pub(super) async fn insert(connection: &mut sqlx::SqliteConnection, event: &Even
 pub(super) fn run_ended(report: &RunReport) -> Event {
     let (verb, message) = match report.status {
         RunStatus::Running => ("run_started", "the run began".to_string()),
-        RunStatus::Published => (
-            "run_finished",
-            format!("{} added, {} changed, {} removed", report.added, report.changed, report.removed),
-        ),
+        RunStatus::Published => {
+            ("run_finished", format!("{} added, {} changed, {} removed", report.added, report.changed, report.removed))
+        }
         RunStatus::Unchanged => ("run_finished", "nothing changed".to_string()),
         RunStatus::Held => ("run_held", format!("{} removals wait for a person", report.removed)),
         RunStatus::Failed => ("run_failed", report.error.clone().unwrap_or_default()),
@@ -105,7 +102,10 @@ fn event_of(row: &SqliteRow) -> Result<Event, CatalogError> {
         id: row.try_get("id")?,
         at: super::time(row.try_get("at")?),
         actor: row.try_get("actor")?,
-        subject: Subject::new(SubjectKind::parse(kind).unwrap_or(SubjectKind::Project), row.try_get::<String, _>("subject")?),
+        subject: Subject::new(
+            SubjectKind::parse(kind).unwrap_or(SubjectKind::Project),
+            row.try_get::<String, _>("subject")?,
+        ),
         verb: row.try_get("verb")?,
         message: row.try_get("message")?,
         details: serde_json::from_str(row.try_get("details")?)?,

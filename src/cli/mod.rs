@@ -174,7 +174,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage { .. } => 2,
-            Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
+            Self::People(e) if !e.is_internal() => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
                 | SyncError::Inactive(_)

@@ -33,7 +33,16 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
             if faults.is_empty() =>
         {
             let models = models.into_iter().map(|m| (m.slug.clone(), m)).collect();
-            Ok(Project { root, store, memory_limit, identities, connections, models, providers: providers.into(), vault: Arc::default() })
+            Ok(Project {
+                root,
+                store,
+                memory_limit,
+                identities,
+                connections,
+                models,
+                providers: providers.into(),
+                vault: Arc::default(),
+            })
         }
         _ => Err(ConfigErrors::new(faults)),
     }

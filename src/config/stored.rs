@@ -54,7 +54,9 @@ fn add_connection(project: &mut Project, stored: &StoredDefinition) -> Vec<Confi
     }
     if let Err(why) = names::check_name(&stored.id) {
         let message = format!("`{}` cannot be the name of a connection: {why}", stored.id);
-        return vec![ConfigError::of_file("invalid-name", place, message).with_hint("use letters, digits, `_` and `-`")];
+        return vec![
+            ConfigError::of_file("invalid-name", place, message).with_hint("use letters, digits, `_` and `-`"),
+        ];
     }
     let (file, node) = match parse(place, stored) {
         Ok(parsed) => parsed,

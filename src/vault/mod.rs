@@ -95,7 +95,8 @@ pub fn seal(
     values: &BTreeMap<String, SecretString>,
 ) -> Result<(), VaultError> {
     let key = keyring.first().ok_or_else(|| VaultError::NoKey { id: target.id.clone(), key_id: "first".into() })?;
-    let plain: BTreeMap<&str, &str> = values.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+    let plain: BTreeMap<&str, &str> =
+        values.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
     let mut nonce = [0; NONCE];
     SystemRandom::new().fill(&mut nonce).map_err(|_| VaultError::Random)?;
     let broken = || VaultError::Broken { id: target.id.clone() };
@@ -167,7 +168,10 @@ mod tests {
         let vault = Vault::new(keyring, vec![sealed]);
         assert_eq!(vault.secret("prod", "password").unwrap().expose_secret(), "hunter2 — ünïcode");
         assert!(!format!("{vault:?}").contains("hunter2"));
-        assert_eq!(vault.secret("prod", "token").unwrap_err(), VaultError::NoSuchSecret { id: "prod".into(), name: "token".into() });
+        assert_eq!(
+            vault.secret("prod", "token").unwrap_err(),
+            VaultError::NoSuchSecret { id: "prod".into(), name: "token".into() }
+        );
     }
 
     #[test]
