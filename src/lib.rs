@@ -25,6 +25,8 @@ pub mod model;
 pub mod people;
 pub mod profiles;
 pub mod secrets;
+pub mod server;
+pub mod service;
 pub mod store;
 pub mod sync;
 pub mod values;

@@ -8,6 +8,7 @@
 pub mod authorizations;
 pub mod definitions;
 pub mod events;
+pub mod idempotency;
 pub mod people;
 
 use std::path::Path;
@@ -100,6 +101,12 @@ impl Catalog {
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         sqlx::migrate!("sql/catalog/migrations").run(&pool).await?;
         Ok(Self { pool })
+    }
+
+    /// Does it answer?
+    pub async fn is_alive(&self) -> Result<(), CatalogError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Records that a run began.

@@ -14,6 +14,7 @@ mod plan;
 mod profile;
 mod run;
 mod runs;
+mod serve;
 mod sql;
 mod token;
 
@@ -89,6 +90,7 @@ enum Command {
     Reject(approve::Reject),
     Profile(profile::Profile),
     Sql(sql::Sql),
+    Serve(serve::Serve),
     Token(token::Token),
 }
 
@@ -122,6 +124,8 @@ enum CliError {
     Profiles(#[from] ProfilesError),
     #[error("{0}")]
     People(#[from] PeopleError),
+    #[error("{0}")]
+    Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -166,6 +170,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Sync(e) => e.hint(),
             Self::Profiles(e) => e.hint(),
+            Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
             _ => None,
         }
@@ -173,7 +178,7 @@ impl CliError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Usage { .. } => 2,
+            Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
             Self::People(e) if !e.is_internal() => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
@@ -292,35 +297,40 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
-    let cancels = matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_));
+    let cancels =
+        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_));
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {
                 std::process::exit(130);
             }
             on_signal.cancel();
-            eprintln_line("cancelling (again: stop at once)");
+            eprintln_line("stopping (again: stop at once)");
             if stop_asked().await.is_ok() {
                 std::process::exit(130);
             }
         }
     });
     let context = Context { global: cli.global, cancel, providers };
-    let outcome = match cli.command {
-        Command::Init(command) => command.run(&context),
-        Command::Check(command) => command.run(&context).await,
-        Command::Connection(command) => command.run(&context).await,
-        Command::Models(command) => command.run(&context).await,
-        Command::Plan(command) => command.run(&context).await,
-        Command::Run(command) => command.run(&context).await,
-        Command::Runs(command) => command.run(&context).await,
-        Command::RunReport(command) => command.run(&context).await,
-        Command::Approve(command) => command.run(&context).await,
-        Command::Reject(command) => command.run(&context).await,
-        Command::Profile(command) => command.run(&context).await,
-        Command::Sql(command) => command.run(&context).await,
-        Command::Token(command) => command.run(&context).await,
-    };
+    let outcome = crate::events::acting_as("cli", async {
+        match cli.command {
+            Command::Init(command) => command.run(&context),
+            Command::Check(command) => command.run(&context).await,
+            Command::Connection(command) => command.run(&context).await,
+            Command::Models(command) => command.run(&context).await,
+            Command::Plan(command) => command.run(&context).await,
+            Command::Run(command) => command.run(&context).await,
+            Command::Runs(command) => command.run(&context).await,
+            Command::RunReport(command) => command.run(&context).await,
+            Command::Approve(command) => command.run(&context).await,
+            Command::Reject(command) => command.run(&context).await,
+            Command::Profile(command) => command.run(&context).await,
+            Command::Sql(command) => command.run(&context).await,
+            Command::Serve(command) => Box::pin(command.run(&context)).await,
+            Command::Token(command) => command.run(&context).await,
+        }
+    })
+    .await;
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::catalog::CatalogError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::ConfigError;
+use crate::people::AuthError;
 use crate::profiles::ProfilesError;
 use crate::secrets::OpenError;
 use crate::sync::SyncError;
@@ -193,7 +194,10 @@ impl ApiError {
 
     /// 429.
     pub fn too_many(message: impl Into<String>, retry_after: std::time::Duration) -> Self {
-        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", message) }
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", message)
+        }
     }
 
     /// 503.
@@ -272,6 +276,16 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<AuthError> for ApiError {
+    fn from(e: AuthError) -> Self {
+        let hint = e.hint();
+        match e {
+            AuthError::Catalog(e) => Self::internal(e),
+            other => Self::unauthorized(other.to_string()).hinted(hint.map(String::from)),
+        }
+    }
+}
+
 impl From<CatalogError> for ApiError {
     fn from(e: CatalogError) -> Self {
         match e {
@@ -289,7 +303,7 @@ impl From<CatalogError> for ApiError {
 impl From<WarehouseError> for ApiError {
     fn from(e: WarehouseError) -> Self {
         let status = match e.kind {
-            WarehouseErrorKind::Sql | WarehouseErrorKind::Configuration | WarehouseErrorKind::Permission => StatusCode::UNPROCESSABLE_ENTITY,
+            WarehouseErrorKind::Sql | WarehouseErrorKind::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
             WarehouseErrorKind::Retry { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         };
@@ -319,8 +333,12 @@ impl From<SyncError> for ApiError {
             }
             SyncError::AlreadyRunning { .. } => Self::conflict("already-running", e.to_string()),
             SyncError::Inactive(_) => Self::conflict("inactive", e.to_string()).hinted(hint),
-            SyncError::NothingHeld(_) | SyncError::HoldEnded { .. } => Self::conflict("nothing-held", e.to_string()).hinted(hint),
-            SyncError::Store(_) | SyncError::Io(_) | SyncError::Arrow(_) | SyncError::Bug(_) | SyncError::Key(_) => Self::internal(e),
+            SyncError::NothingHeld(_) | SyncError::HoldEnded { .. } => {
+                Self::conflict("nothing-held", e.to_string()).hinted(hint)
+            }
+            SyncError::Store(_) | SyncError::Io(_) | SyncError::Arrow(_) | SyncError::Bug(_) | SyncError::Key(_) => {
+                Self::internal(e)
+            }
             other => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "run", other.to_string()).hinted(hint),
         }
     }
@@ -330,7 +348,9 @@ impl From<ProfilesError> for ApiError {
     fn from(e: ProfilesError) -> Self {
         let hint = e.hint();
         match e {
-            ProfilesError::UnknownField { .. } | ProfilesError::UnknownModel { .. } => Self::not_found(e.to_string()).hinted(hint),
+            ProfilesError::UnknownField { .. } | ProfilesError::UnknownModel { .. } => {
+                Self::not_found(e.to_string()).hinted(hint)
+            }
             ProfilesError::NotAQuery { .. } => Self::bad_request("not-a-query", e.to_string()).hinted(hint),
             other => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "query", other.to_string()).hinted(hint),
         }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, header};
+use axum::http::{Method, header, request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::OpenApi;
@@ -95,16 +95,18 @@ fn access(security: &serde_json::Value) -> Result<Access, String> {
 }
 
 /// The middleware: finds the caller, checks its permissions, and hands it to the handler.
-pub async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    match check(&app, &mut request).await {
-        Ok(()) => next.run(request).await,
+pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
+    // the body is not looked at, and cannot be shared between threads
+    let (mut parts, body) = request.into_parts();
+    match check(&app, &mut parts).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn check(app: &App, request: &mut Request) -> Result<(), ApiError> {
-    let template = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
-    let access = template.as_deref().and_then(|path| app.requirements.endpoint(request.method(), path));
+async fn check(app: &App, request: &mut request::Parts) -> Result<(), ApiError> {
+    let template = request.extensions.get::<MatchedPath>().map(|path| path.as_str().to_string());
+    let access = template.as_deref().and_then(|path| app.requirements.endpoint(&request.method, path));
     let wanted = match access {
         Some(Access::Open) => return Ok(()),
         Some(Access::Permissions(wanted)) => *wanted,
@@ -117,9 +119,9 @@ async fn check(app: &App, request: &mut Request) -> Result<(), ApiError> {
         return Err(ApiError::forbidden(format!("{} may not do this: it lacks {}", caller.actor, lacking.join(", ")))
             .with_hint("ask an admin for a role, or a token, that has it"));
     }
-    app.limits.check(&caller.id, template.as_deref().unwrap_or_default())?;
+    app.limits.check(caller.id(), template.as_deref().unwrap_or_default())?;
     // nothing behind this needs it, and what is not there cannot be logged
-    request.headers_mut().remove(header::AUTHORIZATION);
-    request.extensions_mut().insert(caller);
+    request.headers.remove(header::AUTHORIZATION);
+    request.extensions.insert(caller);
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! What a handler takes from a request: bodies, queries and headers, each with an error that says what is wrong.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -7,27 +10,30 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::answer::ApiError;
-use crate::people::{Permission, Permissions, Role};
+use crate::people::{Identity, Role};
 
-/// Who asks.
+/// Who asks: put into the request by `authorize`.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    /// As events name it: `user:ada@example.com`, `token:ci`.
-    pub actor: String,
-    /// What limits are counted by: the token's or the user's id.
-    pub id: String,
-    pub role: Role,
-    pub permissions: Permissions,
-}
+pub struct Caller(pub Arc<Identity>);
 
 impl Caller {
-    pub fn may(&self, permission: Permission) -> bool {
-        self.permissions.contains(permission)
-    }
-
     /// Only allow-listed fields may be asked for and shown.
     pub fn is_public(&self) -> bool {
         self.role == Role::Public
+    }
+
+    /// What limits are counted by: the token or the user.
+    pub fn id(&self) -> &str {
+        let id = self.token_id.as_deref().or(self.user_id.as_deref());
+        id.unwrap_or(&self.actor)
+    }
+}
+
+impl Deref for Caller {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
     }
 }
 
@@ -48,7 +54,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let content_type =
+            request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence != "application/json" && !essence.ends_with("+json") {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "the body has to be JSON")

@@ -65,7 +65,11 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// Opens a project's state, and brings it to a consistent one after whatever happened before.
-    pub async fn open(project: Project, options: ServiceOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SyncError> {
+    pub async fn open(
+        project: Project,
+        options: ServiceOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, SyncError> {
         let engine = Engine::open(project, options.memory_limit, clock).await?;
         engine.recover().await?;
         Ok(Arc::new(Self {

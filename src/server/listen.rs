@@ -1,0 +1,76 @@
+//! The socket: which addresses are allowed, TLS, and the end.
+
+use std::net::{SocketAddr, TcpListener};
+
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use tokio_util::sync::CancellationToken;
+
+use super::{ServeError, ServeOptions};
+
+/// See [`ServeOptions::check`].
+pub fn check(options: &ServeOptions) -> Result<(), ServeError> {
+    if options.listen.ip().to_canonical().is_loopback() || options.is_https() {
+        return Ok(());
+    }
+    Err(ServeError::Unencrypted(options.listen))
+}
+
+pub async fn serve(
+    router: axum::Router,
+    options: &ServeOptions,
+    stop: CancellationToken,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    check(options)?;
+    let refused = |error| ServeError::Listen { address: options.listen, error };
+    let listener = TcpListener::bind(options.listen).map_err(refused)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let handle = Handle::new();
+    let ending = handle.clone();
+    let grace = options.grace;
+    let ender = tokio::spawn(async move {
+        stop.cancelled().await;
+        ending.graceful_shutdown(Some(grace));
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let served = match &options.tls {
+        Some((certificate, key)) => {
+            let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(ServeError::Tls)?;
+            listening(address);
+            axum_server::from_tcp_rustls(listener, tls)?.handle(handle).serve(service).await
+        }
+        None => {
+            listening(address);
+            axum_server::from_tcp(listener)?.handle(handle).serve(service).await
+        }
+    };
+    ender.abort();
+    Ok(served?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_reach_takes_tls_or_a_proxy() {
+        let at = |listen: &str| ServeOptions {
+            listen: listen.parse().unwrap(),
+            tls: None,
+            behind_proxy: false,
+            rate_limit: 0,
+            lookup_rate_limit: 0,
+            grace: std::time::Duration::ZERO,
+        };
+        for safe in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert!(check(&at(safe)).is_ok(), "{safe}");
+        }
+        for open in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:8080", "[::ffff:10.0.0.1]:80"] {
+            assert!(matches!(check(&at(open)), Err(ServeError::Unencrypted(_))), "{open}");
+            assert!(check(&ServeOptions { behind_proxy: true, ..at(open) }).is_ok());
+        }
+    }
+}

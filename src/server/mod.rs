@@ -1,0 +1,140 @@
+//! The HTTP side of the service: the REST API, its description, and who may use it.
+//!
+//! ```text
+//! connection ─► surround (request id, time limit, log) ─► authorize (who, may they, how often) ─► idempotent ─► handler
+//! ```
+//!
+//! An endpoint is a handler with `#[utoipa::path]`: its path, its shapes, and (`security`) the permissions that it needs
+//! are said there and nowhere else; the router, the OpenAPI document and [`authorize`] are made from it.
+//!
+//! Invariants: an endpoint that does not say who may use it is refused to everybody; nothing listens on an address that
+//! others reach without TLS, unless a proxy is said to be in front; a secret is in no answer.
+
+pub mod answer;
+pub mod authorize;
+pub mod extract;
+pub mod idempotency;
+mod limits;
+mod listen;
+mod openapi;
+mod request;
+mod routes;
+pub mod state;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use crate::people::People;
+use crate::service::Service;
+use answer::ApiError;
+use authorize::Requirements;
+use limits::Limits;
+use state::{App, Parts};
+
+/// Largest body of a request that is no upload, in bytes.
+const MAX_BODY: usize = 2 << 20;
+
+/// How the server listens and what it allows.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    pub listen: SocketAddr,
+    /// Certificate chain and private key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// TLS ends at a proxy in front.
+    pub behind_proxy: bool,
+    /// Requests a second by caller; 0: no limit.
+    pub rate_limit: u32,
+    /// Lookups a second by caller; 0: no limit.
+    pub lookup_rate_limit: u32,
+    /// How long running requests and runs may take to end.
+    pub grace: Duration,
+}
+
+impl ServeOptions {
+    /// Refuses what would carry tokens and people's data over a network in the clear.
+    pub fn check(&self) -> Result<(), ServeError> {
+        listen::check(self)
+    }
+
+    /// Do browsers reach it over https?
+    pub fn is_https(&self) -> bool {
+        self.tls.is_some() || self.behind_proxy
+    }
+}
+
+/// Why the server did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("`{0}` can be reached by others, and the connection would not be encrypted")]
+    Unencrypted(SocketAddr),
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("the certificate or its key cannot be used: {0}")]
+    Tls(std::io::Error),
+    #[error("the API's description is faulty: {0}")]
+    Api(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl ServeError {
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unencrypted(_) => Some(
+                "give --tls-cert and --tls-key, or --behind-proxy when a proxy in front ends TLS, or listen on 127.0.0.1",
+            ),
+            Self::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => {
+                Some("another process listens there: choose another port with --listen")
+            }
+            Self::Tls(_) => Some("both are PEM files: the certificate first in its chain, the key unencrypted"),
+            _ => None,
+        }
+    }
+}
+
+/// The state that handlers reach, and the router of all endpoints.
+pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Result<(App, axum::Router), ServeError> {
+    let (router, api) = openapi::router();
+    let requirements = Requirements::of(&api).map_err(|e| ServeError::Api(e.to_string()))?;
+    let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
+    let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
+    let app = App::new(Parts { service, people, requirements, limits, options, openapi });
+    let router = router
+        .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
+        .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))
+        .route_layer(CatchPanicLayer::custom(panicked))
+        .route_layer(middleware::from_fn(request::surround))
+        .fallback(|| async { ApiError::not_found("there is nothing here").with_hint("/docs/ lists what there is") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method", "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CompressionLayer::new())
+        .with_state(app.clone());
+    Ok((app, router))
+}
+
+/// Serves until `stop`, then lets running requests end within the grace period. `listening` is told the address.
+pub async fn serve(
+    router: axum::Router,
+    options: &ServeOptions,
+    stop: CancellationToken,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    listen::serve(router, options, stop, listening).await
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let said = panic.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+    ApiError::internal(format!("a handler panicked: {said}")).into_response()
+}

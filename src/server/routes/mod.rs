@@ -1,0 +1,12 @@
+//! The endpoints: one file an area, merged here.
+
+mod health;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::state::App;
+
+/// All of them.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().merge(health::router())
+}

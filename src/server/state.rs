@@ -1,0 +1,54 @@
+//! What every handler can reach.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::http::{header, request};
+
+use super::ServeOptions;
+use super::answer::ApiError;
+use super::authorize::Requirements;
+use super::extract::Caller;
+use super::limits::Limits;
+use crate::people::People;
+use crate::service::Service;
+
+/// The state of the server: cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of the state.
+#[derive(Debug)]
+pub struct Parts {
+    pub service: Arc<Service>,
+    pub people: People,
+    pub requirements: Requirements,
+    pub limits: Limits,
+    pub options: ServeOptions,
+    /// The OpenAPI document as it is served.
+    pub openapi: String,
+}
+
+impl App {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Who sends the request, by its token or its cookie.
+    pub(super) async fn identify(&self, request: &request::Parts) -> Result<Caller, ApiError> {
+        let Some(value) = request.headers.get(header::AUTHORIZATION) else {
+            return Err(ApiError::unauthorized("no credentials were sent")
+                .with_hint("send `Authorization: Bearer TOKEN`; `cloud-connect token create` makes one"));
+        };
+        let value = value.to_str().map_err(|_| ApiError::unauthorized("the Authorization header is not text"))?;
+        Ok(Caller(self.people.authenticate_token(value).await?))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
