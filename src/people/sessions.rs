@@ -77,7 +77,8 @@ impl People {
         Ok(self.begin_session(found.user, "with a password").await?)
     }
 
-    pub(super) async fn begin_session(&self, user: User, how: &str) -> Result<NewSession, PeopleError> {
+    /// Signs a user in who proved it `how`: with a link, or at the identity provider.
+    pub async fn begin_session(&self, user: User, how: &str) -> Result<NewSession, PeopleError> {
         let secret = secret::random_text()?;
         let event = self.user_event(&user.actor(), &user, "signed_in", &format!("signed in {how}"));
         let expires_at = event.at + LONGEST_SESSION;
