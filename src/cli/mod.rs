@@ -7,6 +7,7 @@
 mod approve;
 mod check;
 mod connection;
+mod health;
 mod init;
 mod models;
 mod output;
@@ -91,6 +92,7 @@ enum Command {
     Profile(profile::Profile),
     Sql(sql::Sql),
     Serve(serve::Serve),
+    Health(health::Health),
     Token(token::Token),
 }
 
@@ -326,6 +328,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Reject(command) => command.run(&context).await,
             Command::Profile(command) => command.run(&context).await,
             Command::Sql(command) => command.run(&context).await,
+            Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
         }

@@ -114,12 +114,12 @@ pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Resu
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))
         .route_layer(CatchPanicLayer::custom(panicked))
-        .route_layer(middleware::from_fn(request::surround))
         .fallback(|| async { ApiError::not_found("there is nothing here").with_hint("/docs/ lists what there is") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method", "this path does not take that method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(request::surround))
         .layer(CompressionLayer::new())
         .with_state(app.clone());
     Ok((app, router))

@@ -9,6 +9,7 @@ mod object_store;
 mod postgres;
 mod project;
 mod readers;
+mod service;
 mod sync;
 
 #[path = "../support/postgres.rs"]
