@@ -18,6 +18,7 @@ mod runs;
 mod serve;
 mod sql;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,6 +95,7 @@ enum Command {
     Serve(serve::Serve),
     Health(health::Health),
     Token(token::Token),
+    User(user::User),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -300,7 +302,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
     let cancels =
-        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_));
+        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_) | Command::User(_));
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {
@@ -331,6 +333,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
+            Command::User(command) => command.run(&context).await,
         }
     })
     .await;

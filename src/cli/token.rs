@@ -52,7 +52,7 @@ struct Create {
     scopes: Vec<Permission>,
 }
 
-fn parse_role(name: &str) -> Result<Role, String> {
+pub(super) fn parse_role(name: &str) -> Result<Role, String> {
     name.parse().map_err(|e: crate::people::role::UnknownName| format!("{e}; {}", e.hint))
 }
 

@@ -13,6 +13,7 @@
 mod caller;
 mod error;
 pub mod links;
+pub mod oidc;
 pub mod passwords;
 pub mod role;
 pub(crate) mod secret;
@@ -29,6 +30,7 @@ pub use role::{Permission, Permissions, Role};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use oidc::Provider;
 use passwords::Passwords;
 use throttle::Throttle;
 
@@ -40,16 +42,23 @@ pub struct People {
     tokens: Arc<tokens::Cache>,
     passwords: Arc<Passwords>,
     throttle: Arc<Throttle>,
+    provider: Option<Arc<Provider>>,
 }
 
 impl People {
     pub fn new(catalog: Catalog, clock: Arc<dyn Clock>) -> Self {
-        Self { catalog, clock, tokens: Arc::default(), passwords: Arc::default(), throttle: Arc::default() }
+        Self { catalog, clock, tokens: Arc::default(), passwords: Arc::default(), throttle: Arc::default(), provider: None }
+    }
+
+    /// With an identity provider to sign in at.
+    #[must_use]
+    pub fn with_provider(self, provider: Provider) -> Self {
+        Self { provider: Some(Arc::new(provider)), ..self }
     }
 
     /// Can people sign in at an identity provider?
     pub fn has_provider(&self) -> bool {
-        false
+        self.provider.is_some()
     }
 }
 

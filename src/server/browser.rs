@@ -95,10 +95,14 @@ pub fn check_origin(headers: &HeaderMap, options: &ServeOptions) -> Result<(), A
 }
 
 fn is_here(origin: &Url, headers: &HeaderMap, options: &ServeOptions) -> bool {
-    let forwarded = options.behind_proxy.then(|| headers.get("x-forwarded-host")).flatten();
-    let host = forwarded.or_else(|| headers.get(header::HOST)).and_then(|value| value.to_str().ok());
-    let here = host.and_then(|host| Url::parse(&format!("{}://{host}", origin.scheme())).ok());
+    let here = asked_host(headers, options).and_then(|host| Url::parse(&format!("{}://{host}", origin.scheme())).ok());
     matches!(origin.scheme(), "http" | "https") && here.is_some_and(|here| here.origin() == origin.origin())
+}
+
+/// The host, with its port, that the browser asked for.
+fn asked_host<'a>(headers: &'a HeaderMap, options: &ServeOptions) -> Option<&'a str> {
+    let forwarded = options.behind_proxy.then(|| headers.get("x-forwarded-host")).flatten();
+    forwarded.or_else(|| headers.get(header::HOST))?.to_str().ok()
 }
 
 /// Where the request comes from: the peer, or what the proxy in front says that it was.
@@ -123,6 +127,18 @@ impl FromRequestParts<App> for ClientAddress {
     async fn from_request_parts(parts: &mut request::Parts, app: &App) -> Result<Self, Infallible> {
         Ok(Self(client_address(parts, &app.options)))
     }
+}
+
+/// The address that people reach the service at, without a `/` at its end: as configured, else as this request says.
+/// Who makes up a Host header only misleads themselves: an identity provider goes back to registered addresses only.
+pub fn public_url(app: &App, headers: &HeaderMap) -> Option<String> {
+    let configured = app.service.engine().project.service.public_url.clone();
+    configured.or_else(|| {
+        let scheme = if app.options.is_https() { "https" } else { "http" };
+        let host = asked_host(headers, &app.options)?;
+        let url = Url::parse(&format!("{scheme}://{host}")).ok()?;
+        Some(url.origin().ascii_serialization())
+    })
 }
 
 /// Where to go after signing in: a path of this service, or else the account's page. Never another site.

@@ -2,6 +2,7 @@
 
 mod health;
 mod login;
+mod oidc;
 mod people;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -10,5 +11,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(people::router()).merge(login::router())
+    OpenApiRouter::new().merge(health::router()).merge(people::router()).merge(login::router()).merge(oidc::router())
 }
