@@ -10,7 +10,10 @@ pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
+mod publications;
 pub mod schedule;
+
+pub use publications::Published;
 
 use std::path::Path;
 use std::time::Duration;

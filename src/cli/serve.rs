@@ -66,13 +66,16 @@ impl Serve {
         };
         let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
         let people = People::new(service.catalog(), service.clock());
-        let (_app, router) = server::app(Arc::clone(&service), people, options.clone())?;
+        let (app, router) = server::app(Arc::clone(&service), people, options.clone())?;
+        let (profiles, stop) = (Arc::clone(&app.profiles), context.cancel.clone());
+        let fresh = tokio::spawn(async move { profiles.keep_fresh(stop).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         server::serve(router, &options, context.cancel.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
         })
         .await?;
+        fresh.await.ok();
         Ok(Outcome::Fine)
     }
 }

@@ -36,10 +36,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
 use crate::people::People;
+use crate::profiles::serving::ProfileService;
 use crate::service::Service;
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
+use routes::profiles::QuerySlots;
 use state::{App, Parts};
 
 /// Largest body of a request that is no upload, in bytes.
@@ -109,7 +111,18 @@ pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Resu
     let requirements = Requirements::of(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
-    let app = App::new(Parts { service, people, requirements, limits, options, openapi });
+    let engines = service.clone();
+    let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
+    let app = App::new(Parts {
+        service,
+        profiles,
+        queries: QuerySlots::default(),
+        people,
+        requirements,
+        limits,
+        options,
+        openapi,
+    });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

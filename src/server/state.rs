@@ -11,7 +11,9 @@ use super::authorize::Requirements;
 use super::browser;
 use super::extract::Caller;
 use super::limits::Limits;
+use super::routes::profiles::QuerySlots;
 use crate::people::People;
+use crate::profiles::serving::ProfileService;
 use crate::service::Service;
 
 /// The state of the server: cheap to clone.
@@ -22,6 +24,10 @@ pub struct App(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     pub service: Arc<Service>,
+    /// The profiles that are visible now.
+    pub profiles: Arc<ProfileService>,
+    /// The SQL queries that are under way.
+    pub queries: QuerySlots,
     pub people: People,
     pub requirements: Requirements,
     pub limits: Limits,

@@ -4,6 +4,7 @@ mod health;
 mod login;
 mod oidc;
 mod people;
+pub mod profiles;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -11,5 +12,10 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(people::router()).merge(login::router()).merge(oidc::router())
+    OpenApiRouter::new()
+        .merge(health::router())
+        .merge(login::router())
+        .merge(oidc::router())
+        .merge(people::router())
+        .merge(profiles::router())
 }
