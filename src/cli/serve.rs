@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::{CliError, Context, Outcome, output};
 use crate::clock::SystemClock;
 use crate::people::People;
+use crate::people::oidc::Provider;
 use crate::server::{self, ServeOptions};
 use crate::service::{Service, ServiceOptions};
 
@@ -64,8 +67,13 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
+        let provider = Provider::of(&project, crate::clock::of_process())
+            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
+        let public_url = project.service.public_url.clone();
         let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
         let people = People::new(service.catalog(), service.clock());
+        let people = provider.into_iter().fold(people, People::with_provider);
+        let first_admin = people.first_admin_link().await?;
         let (app, router) = server::app(Arc::clone(&service), people, options.clone())?;
         let (profiles, stop) = (Arc::clone(&app.profiles), context.cancel.clone());
         let fresh = tokio::spawn(async move { profiles.keep_fresh(stop).await });
@@ -73,6 +81,16 @@ impl Serve {
         server::serve(router, &options, context.cancel.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
+            if let Some(link) = first_admin {
+                let local = if address.ip().is_unspecified() {
+                    format!("localhost:{}", address.port())
+                } else {
+                    address.to_string()
+                };
+                let here = public_url.unwrap_or_else(|| format!("{scheme}://{local}"));
+                let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
+                output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
+            }
         })
         .await?;
         fresh.await.ok();

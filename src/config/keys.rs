@@ -3,7 +3,9 @@
 pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections", "service"];
 pub(super) const PROFILE: &[&str] = &["identities"];
 pub(super) const IDENTITY: &[&str] = &["field", "normalize"];
-pub(super) const SERVICE: &[&str] = &["public_fields", "public_identities", "serving_files"];
+pub(super) const SERVICE: &[&str] = &["public_fields", "public_identities", "serving_files", "public_url", "oidc"];
+pub(super) const OIDC: &[&str] = &["issuer", "client_id", "client_secret", "roles", "default_role", "allowed_domains"];
+pub(super) const OIDC_ROLES: &[&str] = &["claim", "map"];
 pub(super) const MODEL: &[&str] = &[
     "name",
     "description",
@@ -29,6 +31,8 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("`profile` in cloud-connect.yml", PROFILE),
     ("an entry of `identities` in cloud-connect.yml", IDENTITY),
     ("`service` in cloud-connect.yml", SERVICE),
+    ("`oidc` under `service` in cloud-connect.yml", OIDC),
+    ("`roles` under `oidc` in cloud-connect.yml", OIDC_ROLES),
     ("the top level of a model's file", MODEL),
     ("a model's `schedule`", SCHEDULE),
     ("a model's `guard`", GUARD),

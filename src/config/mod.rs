@@ -19,6 +19,7 @@ mod load;
 mod mask;
 mod models;
 mod names;
+mod oidc;
 pub(crate) mod parameter;
 mod project;
 mod service;
@@ -35,6 +36,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::people::oidc::OidcConfig;
 use crate::vault::Vault;
 use crate::warehouse::Provider;
 
@@ -83,11 +85,15 @@ pub struct ServiceConfig {
     pub public_identities: Vec<String>,
     /// Are files kept that make lookups fast?
     pub serving_files: bool,
+    /// The address that people reach the service at, without a `/` at its end.
+    pub public_url: Option<String>,
+    /// The identity provider that people sign in at.
+    pub oidc: Option<OidcConfig>,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self { public_fields: Vec::new(), public_identities: Vec::new(), serving_files: true }
+        Self { public_fields: Vec::new(), public_identities: Vec::new(), serving_files: true, public_url: None, oidc: None }
     }
 }
 

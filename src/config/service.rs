@@ -1,7 +1,7 @@
 //! `service:` in `cloud-connect.yml`.
 
-use super::decode::{Decoder, File};
-use super::{IdentityField, ServiceConfig, keys, suggest};
+use super::decode::{Decoder, File, Text};
+use super::{IdentityField, ServiceConfig, keys, oidc, suggest};
 
 /// What the names of attributes and memberships begin with.
 const ATTRIBUTE: &str = "cc_";
@@ -43,5 +43,19 @@ pub(super) fn decode(file: &File, top: &Decoder<'_>, identities: Option<&[Identi
         public_fields: texts(public_fields),
         public_identities: texts(public_identities),
         serving_files: service.bool("serving_files").unwrap_or(default.serving_files),
+        public_url: service.text("public_url").and_then(|url| decode_url(file, url)),
+        oidc: service.given("oidc").and_then(|entry| oidc::decode(file, entry)),
     }
+}
+
+fn decode_url(file: &File, text: Text<'_>) -> Option<String> {
+    let url = url::Url::parse(text.value).ok().filter(|url| {
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        matches!(url.scheme(), "http" | "https") && bare && url.password().is_none()
+    });
+    if url.is_none() {
+        let hint = "write scheme and host, for example `public_url: https://cloud-connect.example.com`";
+        file.fault("invalid-url", text.span, "`public_url` is not the address of a service", hint);
+    }
+    url.map(|url| url.origin().ascii_serialization())
 }

@@ -18,6 +18,8 @@ pub mod passwords;
 pub mod role;
 pub(crate) mod secret;
 pub mod sessions;
+#[cfg(test)]
+mod tests;
 mod throttle;
 pub mod tokens;
 pub mod users;

@@ -89,7 +89,8 @@ impl People {
         match self.write_user(ACTOR, &known, after.clone()).await {
             Err(PeopleError::LastAdmin) => {
                 tracing::warn!(user = known.id, "the identity provider takes the last admin's role away: it is kept");
-                Ok(self.write_user(ACTOR, &known, User { role: known.role, ..after }).await?)
+                let kept = User { role: known.role, ..after };
+                if kept == known { Ok(known) } else { Ok(self.write_user(ACTOR, &known, kept).await?) }
             }
             written => Ok(written?),
         }

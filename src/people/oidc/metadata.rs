@@ -79,7 +79,8 @@ pub async fn json<T: DeserializeOwned>(request: RequestBuilder, what: &str) -> R
         return Err(failed(&format!("it answered {status}: {}", code.chars().take(60).collect::<String>())));
     }
     // the error's text may quote the answer, which may be a token
-    serde_json::from_slice(&body).map_err(|e| failed(&format!("its answer is not as expected, at column {}", e.column())))
+    serde_json::from_slice(&body)
+        .map_err(|e| failed(&format!("its answer is not as expected, at column {}", e.column())))
 }
 
 impl Provider {

@@ -33,6 +33,8 @@ use super::secret::{self, Digest};
 use super::{PeopleError, Role};
 use crate::catalog::CatalogError;
 use crate::clock::Clock;
+use crate::config::Project;
+use crate::secrets::{self, ResolveError};
 use crate::warehouse::http::{self, Timeouts};
 use id_token::Claims;
 use metadata::Metadata;
@@ -71,11 +73,18 @@ impl std::fmt::Debug for WrittenSecret {
     }
 }
 
+/// Can it be an issuer? If not, why.
+pub fn check_issuer(issuer: &str) -> Result<(), String> {
+    metadata::check_url(issuer).map(drop)
+}
+
 /// Why nobody was signed in.
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
     #[error("there is no identity provider")]
     NotConfigured,
+    #[error("`client_secret` under `oidc`: {0}")]
+    ClientSecret(ResolveError),
     /// Not this browser's, used, too late, or made up.
     #[error("this sign-in was not begun here, or it took too long")]
     Stale,
@@ -142,16 +151,33 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// The project's provider, when it has one. Asks no network.
+    pub fn of(project: &Project, clock: Arc<dyn Clock>) -> Result<Option<Self>, OidcError> {
+        let Some(config) = project.service.oidc.clone() else { return Ok(None) };
+        let resolve = |written: &WrittenSecret| {
+            secrets::resolve(&written.0, &project.root, &secrets::process_environment, &project.vault)
+        };
+        let secret = config.client_secret.as_ref().map(resolve).transpose().map_err(OidcError::ClientSecret)?;
+        Self::new(config, secret.map(SecretString::from), clock).map(Some)
+    }
+
     /// `client_secret`: with its references resolved.
     pub fn new(
         config: OidcConfig,
         client_secret: Option<SecretString>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OidcError> {
-        metadata::check_url(&config.issuer).map_err(OidcError::Provider)?;
+        check_issuer(&config.issuer).map_err(OidcError::Provider)?;
         let timeouts = Timeouts { connect: Duration::from_secs(5), idle: Duration::from_secs(10) };
         let client = http::client(timeouts).map_err(|e| OidcError::Provider(e.to_string()))?;
-        Ok(Self { config, client_secret, client, clock, pending: Mutex::default(), metadata: metadata::Kept::default() })
+        Ok(Self {
+            config,
+            client_secret,
+            client,
+            clock,
+            pending: Mutex::default(),
+            metadata: metadata::Kept::default(),
+        })
     }
 
     /// Begins a sign-in that ends at `redirect_uri` and then goes on to `next`.

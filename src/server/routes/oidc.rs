@@ -70,9 +70,13 @@ fn refused(error: OidcError) -> Response {
         OidcError::Stale => (StatusCode::BAD_REQUEST, message.as_str(), "Begin again."),
         OidcError::Denied(_) | OidcError::Refused(_) => (StatusCode::FORBIDDEN, message.as_str(), ""),
         // why, is for the log: it is of no use to who wants in, and of some to who should not be
-        OidcError::Untrusted(_) | OidcError::Provider(_) => {
+        OidcError::ClientSecret(_) | OidcError::Untrusted(_) | OidcError::Provider(_) => {
             tracing::warn!(%error, "a sign-in at the identity provider failed");
-            (StatusCode::BAD_GATEWAY, "the identity provider's answer could not be used", "The service's log tells why.")
+            (
+                StatusCode::BAD_GATEWAY,
+                "the identity provider's answer could not be used",
+                "The service's log tells why.",
+            )
         }
     };
     page(status, &Message { title: "You are not signed in", message, hint })

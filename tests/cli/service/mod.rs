@@ -2,6 +2,8 @@
 
 mod authorization;
 mod health;
+mod oidc;
+mod people;
 mod profiles;
 
 use std::io::{BufRead, BufReader, Read};
