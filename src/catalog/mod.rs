@@ -11,10 +11,9 @@ pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
+mod publications;
 pub mod schedule;
 mod uploads;
-
-mod publications;
 
 use std::path::Path;
 use std::time::Duration;

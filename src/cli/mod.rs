@@ -18,6 +18,7 @@ mod runs;
 mod serve;
 mod sql;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,6 +94,7 @@ enum Command {
     Serve(serve::Serve),
     Health(health::Health),
     Token(token::Token),
+    User(user::User),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -185,7 +187,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
-            Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
+            Self::People(e) if !e.is_internal() => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
                 | SyncError::Inactive(_)
@@ -299,8 +301,10 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
-    let cancels =
-        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_));
+    let cancels = matches!(
+        cli.command,
+        Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_) | Command::User(_)
+    );
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {
@@ -331,6 +335,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
+            Command::User(command) => command.run(&context).await,
         }
     })
     .await;

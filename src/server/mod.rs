@@ -12,11 +12,13 @@
 
 pub mod answer;
 pub mod authorize;
+mod browser;
 pub mod extract;
 pub mod idempotency;
 mod limits;
 mod listen;
 mod openapi;
+mod pages;
 mod request;
 mod routes;
 pub mod state;

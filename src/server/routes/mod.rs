@@ -2,7 +2,10 @@
 
 mod alerts;
 mod health;
+mod login;
 mod metrics;
+mod oidc;
+mod people;
 pub mod profiles;
 mod uploads;
 
@@ -16,6 +19,9 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(health::router())
         .merge(metrics::router())
         .merge(alerts::router())
-        .merge(profiles::router())
         .merge(uploads::router())
+        .merge(login::router())
+        .merge(oidc::router())
+        .merge(people::router())
+        .merge(profiles::router())
 }

@@ -3,6 +3,8 @@
 mod alerts;
 mod authorization;
 mod health;
+mod oidc;
+mod people;
 mod profiles;
 mod uploads;
 
