@@ -22,6 +22,7 @@ pub mod events;
 pub mod identity;
 pub mod memory;
 pub mod model;
+pub mod outgoing;
 pub mod people;
 pub mod profiles;
 pub mod secrets;

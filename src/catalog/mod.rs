@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
+pub mod usage;
 
 use std::path::Path;
 use std::time::Duration;

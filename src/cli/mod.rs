@@ -9,6 +9,7 @@ mod check;
 mod connection;
 mod health;
 mod init;
+mod key;
 mod models;
 mod output;
 mod plan;
@@ -34,6 +35,7 @@ use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
+use crate::vault::rotation::RotationError;
 use crate::warehouse::{Provider, WarehouseError, registry};
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
@@ -94,6 +96,7 @@ enum Command {
     Serve(serve::Serve),
     Health(health::Health),
     Token(token::Token),
+    Key(key::Key),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -126,6 +129,8 @@ enum CliError {
     Profiles(#[from] ProfilesError),
     #[error("{0}")]
     People(#[from] PeopleError),
+    #[error("{0}")]
+    Rotation(#[from] RotationError),
     #[error("{0}")]
     Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
@@ -174,6 +179,7 @@ impl CliError {
             Self::Profiles(e) => e.hint(),
             Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
+            Self::Rotation(e) => e.hint(),
             _ => None,
         }
     }
@@ -181,6 +187,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
+            Self::Rotation(RotationError::Environment | RotationError::NoKey) => 2,
             Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
@@ -331,6 +338,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
+            Command::Key(command) => command.run(&context).await,
         }
     })
     .await;

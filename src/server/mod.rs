@@ -19,7 +19,9 @@ mod listen;
 mod openapi;
 mod request;
 mod routes;
+mod rows;
 pub mod state;
+mod window;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +40,7 @@ use crate::service::Service;
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
+use routes::connections::Connections;
 use state::{App, Parts};
 
 /// Largest body of a request that is no upload, in bytes.
@@ -107,7 +110,9 @@ pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Resu
     let requirements = Requirements::of(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
-    let app = App::new(Parts { service, people, requirements, limits, options, openapi });
+    let fingerprints = idempotency::Fingerprints::open(service.engine().state_folder())?;
+    let connections = Connections::default();
+    let app = App::new(Parts { service, people, requirements, limits, fingerprints, connections, options, openapi });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

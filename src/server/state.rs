@@ -9,7 +9,9 @@ use super::ServeOptions;
 use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::extract::Caller;
+use super::idempotency::Fingerprints;
 use super::limits::Limits;
+use super::routes::connections::Connections;
 use crate::people::People;
 use crate::service::Service;
 
@@ -24,6 +26,8 @@ pub struct Parts {
     pub people: People,
     pub requirements: Requirements,
     pub limits: Limits,
+    pub fingerprints: Fingerprints,
+    pub connections: Connections,
     pub options: ServeOptions,
     /// The OpenAPI document as it is served.
     pub openapi: String,

@@ -1,5 +1,8 @@
 //! The endpoints: one file an area, merged here.
 
+mod auths;
+pub mod connections;
+mod events;
 mod health;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -8,5 +11,9 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router())
+    OpenApiRouter::new()
+        .merge(health::router())
+        .merge(connections::router())
+        .merge(auths::router())
+        .merge(events::router())
 }
