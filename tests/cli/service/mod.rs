@@ -1,6 +1,8 @@
 //! The service as a client meets it: the program started as a process, driven over HTTP.
 
 mod authorization;
+mod auths;
+mod connections;
 mod health;
 
 use std::io::{BufRead, BufReader, Read};
