@@ -25,6 +25,7 @@ pub mod model;
 pub mod outgoing;
 pub mod people;
 pub mod profiles;
+pub mod scheduler;
 pub mod secrets;
 pub mod server;
 pub mod service;

@@ -10,7 +10,10 @@ pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
+pub mod schedule;
 pub mod usage;
+
+mod publications;
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +21,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
+
+pub use publications::Published;
 
 use crate::store::{Cut, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};

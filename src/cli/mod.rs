@@ -22,14 +22,13 @@ mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::catalog::CatalogError;
-use crate::clock::SystemClock;
+use crate::clock;
 use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
@@ -132,6 +131,8 @@ enum CliError {
     #[error("{0}")]
     Rotation(#[from] RotationError),
     #[error("{0}")]
+    Scheduler(#[from] crate::scheduler::SchedulerError),
+    #[error("{0}")]
     Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -177,6 +178,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Sync(e) => e.hint(),
             Self::Profiles(e) => e.hint(),
+            Self::Scheduler(e) => e.hint(),
             Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
             Self::Rotation(e) => e.hint(),
@@ -232,7 +234,7 @@ impl Context {
     async fn open(&self) -> Result<Engine, CliError> {
         let project = self.load()?;
         let memory_limit = self.memory_limit(&project);
-        Ok(Engine::open(project, memory_limit, Arc::new(SystemClock)).await?)
+        Ok(Engine::open(project, memory_limit, clock::of_process()).await?)
     }
 
     /// Opens the project's state, and brings it to a consistent one after whatever happened before.

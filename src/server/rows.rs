@@ -1,4 +1,4 @@
-//! A sample of a query's result as JSON, within bounds: so many rows, and so many bytes.
+//! Rows of a query's result as JSON; and a sample of them, within bounds: so many rows, and so many bytes.
 
 use std::sync::Arc;
 
@@ -80,6 +80,11 @@ pub fn type_name(field: &Field) -> String {
     }
 }
 
+/// A batch without rows.
+pub fn empty(schema: &Arc<Schema>) -> RecordBatch {
+    RecordBatch::new_empty(schema.clone())
+}
+
 fn shown(schema: &Schema) -> Vec<Arc<Field>> {
     schema.fields().iter().filter(|field| field.name() != UNCONVERTIBLE_COLUMN).cloned().collect()
 }
@@ -94,14 +99,14 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-/// The columns of a batch, ready to be written cell by cell as [`cell_to_json`] has it.
-struct Cells {
+/// The columns of a batch, ready to be written cell by cell as [`cell_to_json`] has it; without [`UNCONVERTIBLE_COLUMN`].
+pub struct Cells {
     columns: Vec<(ArrayRef, ValueType)>,
     unconvertible: Option<ArrayRef>,
 }
 
 impl Cells {
-    fn of(batch: &RecordBatch) -> Result<Self, ArrowError> {
+    pub fn of(batch: &RecordBatch) -> Result<Self, ArrowError> {
         let mut cells = Self { columns: Vec::with_capacity(batch.num_columns()), unconvertible: None };
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
             if field.name() == UNCONVERTIBLE_COLUMN {
@@ -114,7 +119,8 @@ impl Cells {
         Ok(cells)
     }
 
-    fn row(&self, row: usize) -> impl Iterator<Item = Value> {
+    /// The cells of a row, in the order of the columns.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = Value> {
         self.columns.iter().map(move |(column, value_type)| match column.data_type() {
             DataType::UInt64 if column.is_valid(row) => column.as_primitive::<UInt64Type>().value(row).into(),
             _ => cell_to_json(column.as_ref(), row, *value_type),

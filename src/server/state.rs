@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use axum::http::{header, request};
 
-use super::ServeOptions;
 use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::extract::Caller;
 use super::idempotency::Fingerprints;
 use super::limits::Limits;
 use super::routes::connections::Connections;
-use crate::people::People;
-use crate::service::Service;
+use super::routes::profiles::QuerySlots;
+use super::{Actors, ServeOptions};
 
 /// The state of the server: cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,8 +21,9 @@ pub struct App(Arc<Parts>);
 /// The parts of the state.
 #[derive(Debug)]
 pub struct Parts {
-    pub service: Arc<Service>,
-    pub people: People,
+    pub(super) actors: Actors,
+    /// The SQL queries that are under way.
+    pub queries: QuerySlots,
     pub requirements: Requirements,
     pub limits: Limits,
     pub fingerprints: Fingerprints,
@@ -54,5 +54,13 @@ impl Deref for App {
 
     fn deref(&self) -> &Parts {
         &self.0
+    }
+}
+
+impl Deref for Parts {
+    type Target = Actors;
+
+    fn deref(&self) -> &Actors {
+        &self.actors
     }
 }

@@ -4,6 +4,7 @@ mod auths;
 pub mod connections;
 mod events;
 mod health;
+pub mod profiles;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -16,4 +17,5 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(connections::router())
         .merge(auths::router())
         .merge(events::router())
+        .merge(profiles::router())
 }

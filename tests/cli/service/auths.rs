@@ -14,10 +14,16 @@ fn make(service: &Service, id: &str) -> Value {
 fn values_go_in_are_replaced_one_by_one_and_never_come_out() {
     let project = Project::new();
     let service = Service::start(&project);
-    let made = service.post("/v2/auth", &json!({ "type": "redshift", "label": "Ware House", "config": { "password": "sesame", "user": "u" } }));
+    let made = service.post(
+        "/v2/auth",
+        &json!({ "type": "redshift", "label": "Ware House", "config": { "password": "sesame", "user": "u" } }),
+    );
     assert_eq!((made.status, made.header("etag")), (201, "\"1\""));
     let data = made.data();
-    assert_eq!((&data["id"], &data["parameters"], &data["status"]), (&json!("ware_house"), &json!(["password", "user"]), &json!("healthy")));
+    assert_eq!(
+        (&data["id"], &data["parameters"], &data["status"]),
+        (&json!("ware_house"), &json!(["password", "user"]), &json!("healthy"))
+    );
     let path = "/v2/auth/redshift/ware_house";
     let changed = service.put(path, &json!({ "config": { "s3_session_token": "sesame 2", "user": null } })).data();
     assert_eq!((&changed["parameters"], &changed["revision"]), (&json!(["password", "s3_session_token"]), &json!(2)));
@@ -25,7 +31,10 @@ fn values_go_in_are_replaced_one_by_one_and_never_come_out() {
     assert_eq!(same["revision"], 2);
     let stale = service.send("DELETE", path, |r| r.bearer_auth(&service.token).header("if-match", "\"1\""));
     assert_eq!(stale.error(412), "changed-meanwhile");
-    assert_eq!(service.put(path, &json!({ "config": { "password": null, "s3_session_token": null } })).error(400), "empty");
+    assert_eq!(
+        service.put(path, &json!({ "config": { "password": null, "s3_session_token": null } })).error(400),
+        "empty"
+    );
     assert_eq!(service.get("/v2/auth/postgres/ware_house").error(404), "not-found");
 
     for (body, code) in [
@@ -39,15 +48,24 @@ fn values_go_in_are_replaced_one_by_one_and_never_come_out() {
         (json!({ "type": "oracle", "label": "x", "config": { "password": "sesame" } }), "unknown-type"),
         (json!({ "label": "x", "config": { "password": "sesame" } }), "no-type"),
         (json!({ "type": "redshift", "label": "x", "config": "sesame" }), "invalid"),
-        (json!({ "type": "redshift", "label": "x", "config": { "password": "sesame" }, "secret": "sesame" }), "invalid"),
+        (
+            json!({ "type": "redshift", "label": "x", "config": { "password": "sesame" }, "secret": "sesame" }),
+            "invalid",
+        ),
     ] {
         let refused = service.post("/v2/auth", &body);
         assert_eq!(refused.error(400), code, "{body}");
         assert!(!refused.text.contains("sesame"), "{refused:?}");
     }
     make(&service, "x");
-    assert_eq!(service.post("/v2/auth/postgres/x", &json!({ "label": "x", "config": { "password": "p" } })).error(409), "id-taken");
-    assert_eq!(service.post("/v2/auth/postgres/a%2Fb", &json!({ "label": "x", "config": { "password": "p" } })).error(400), "invalid-id");
+    assert_eq!(
+        service.post("/v2/auth/postgres/x", &json!({ "label": "x", "config": { "password": "p" } })).error(409),
+        "id-taken"
+    );
+    assert_eq!(
+        service.post("/v2/auth/postgres/a%2Fb", &json!({ "label": "x", "config": { "password": "p" } })).error(400),
+        "invalid-id"
+    );
     for path in ["/v2/auth", path, "/v2/event?kind=authorization"] {
         let shown = service.get(path);
         assert!(shown.status == 200 && !shown.text.contains("sesame"), "{shown:?}");
@@ -66,7 +84,9 @@ fn a_connection_follows_what_its_authorization_holds() {
     let body = json!({ "label": "c", "provider_slug": "postgres", "auth_ids": ["a"], "config": config });
     service.post("/v2/connection", &body).data();
     assert_eq!(service.put("/v2/auth/postgres/a", &json!({ "config": { "user": "v" } })).error(400), "given-twice");
-    service.put("/v2/connection/c", &json!({ "config": { "host": "db", "database": "d", "user": "u", "port": 5433 } })).data();
+    service
+        .put("/v2/connection/c", &json!({ "config": { "host": "db", "database": "d", "user": "u", "port": 5433 } }))
+        .data();
     service.put("/v2/auth/postgres/a", &json!({ "config": { "sslmode": "disable" } })).data();
     let names = |connection: &Value| -> Vec<String> {
         let secrets = connection["secrets"].as_array().unwrap();
@@ -149,9 +169,15 @@ fn the_audit_trail_is_read_page_by_page_newest_first() {
     assert_eq!(subjects(&first.data()), ["c", "b"]);
     let cursor = first.json()["_meta"]["next_cursor"].as_str().unwrap().to_string();
     let second = service.get(&format!("/v2/event?kind=authorization&verb=created&limit=2&cursor={cursor}"));
-    assert_eq!((subjects(&second.data()), &second.json()["_meta"]["next_cursor"]), (vec!["a".to_string()], &Value::Null));
+    assert_eq!(
+        (subjects(&second.data()), &second.json()["_meta"]["next_cursor"]),
+        (vec!["a".to_string()], &Value::Null)
+    );
     let one = service.get("/v2/event?subject=b").data();
-    assert_eq!(one[0]["details"], json!({ "type": "postgres", "label": "Authorization b", "parameters": ["password", "user"] }));
+    assert_eq!(
+        one[0]["details"],
+        json!({ "type": "postgres", "label": "Authorization b", "parameters": ["password", "user"] })
+    );
     assert!(one[0]["actor"].as_str().unwrap().starts_with("token:"), "{one}");
     assert_eq!(service.get("/v2/event?kind=nothing").error(400), "unknown-kind");
     assert_eq!(service.get("/v2/event?cursor=x").error(400), "invalid-cursor");

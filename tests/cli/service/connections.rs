@@ -63,10 +63,14 @@ fn a_connection_is_made_looked_into_changed_and_removed() {
         r.bearer_auth(&service.token).header("if-match", "\"7\"").json(&json!({ "label": "x" }))
     });
     assert_eq!(stale.error(412), "changed-meanwhile");
-    let changed = service.put("/v2/connection/shop_files", &json!({ "label": "Files of the shop", "config": { "path": "data/." } }));
+    let changed = service
+        .put("/v2/connection/shop_files", &json!({ "label": "Files of the shop", "config": { "path": "data/." } }));
     assert_eq!(changed.header("etag"), "\"2\"");
     assert_eq!(changed.data()["description"], "what the shop writes");
-    assert_eq!(service.put("/v2/connection/shop_files", &json!({ "provider_slug": "postgres" })).error(400), "unchangeable");
+    assert_eq!(
+        service.put("/v2/connection/shop_files", &json!({ "provider_slug": "postgres" })).error(400),
+        "unchangeable"
+    );
 
     // a model that reads through it keeps it
     let insert = "INSERT INTO definitions (kind, id, definition, created_by, created_at, updated_by, updated_at) \
@@ -75,7 +79,8 @@ fn a_connection_is_made_looked_into_changed_and_removed() {
     let run = |sql: &'static str| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut db = <sqlx::SqliteConnection as sqlx::Connection>::connect(&catalog.display().to_string()).await.unwrap();
+            let mut db =
+                <sqlx::SqliteConnection as sqlx::Connection>::connect(&catalog.display().to_string()).await.unwrap();
             sqlx::query(sql).execute(&mut db).await.unwrap();
         });
     };
@@ -129,7 +134,9 @@ fn a_scan_reads_so_many_rows_so_often() {
     assert_eq!(scan("?limit=1000", "SELECT * FROM people", &[]).data()["row_count"], 100);
     assert_eq!(scan("?limit=3", "SELECT city FROM people", &["city"]).data()["primary_keys"]["duplicates"], 2);
     assert_eq!(scan("", "SELECT email FROM people", &["mail"]).error(400), "unknown-column");
-    for refused in ["DROP TABLE people", "INSERT INTO people SELECT * FROM people", "SELECT 1; SELECT 2", "COPY people TO 'x.csv'"] {
+    for refused in
+        ["DROP TABLE people", "INSERT INTO people SELECT * FROM people", "SELECT 1; SELECT 2", "COPY people TO 'x.csv'"]
+    {
         assert_eq!(scan("", refused, &[]).error(422), "warehouse", "{refused}");
     }
     assert_eq!(scan("", " ; ", &[]).error(400), "no-query");
@@ -151,13 +158,18 @@ fn tables_are_asked_for_once_in_a_while() {
     let tables = |path: &str| service.get(&format!("/v2/connection/{path}")).data();
     let first = tables("files/schema");
     assert_eq!(first[0]["table_name"], "people");
-    assert_eq!((&first[0]["fully_qualified_name"], &first[0]["num_columns"], &first[0]["error"]), (&json!("people"), &json!(3), &Value::Null));
+    assert_eq!(
+        (&first[0]["fully_qualified_name"], &first[0]["num_columns"], &first[0]["error"]),
+        (&json!("people"), &json!(3), &Value::Null)
+    );
     project.rows("orders", &[json!({ "id": 1 })]);
     assert_eq!(tables("files/schema").as_array().unwrap().len(), 1);
     assert_eq!(tables("files/schema?refresh=true").as_array().unwrap().len(), 2);
     // a connection that leads elsewhere is asked anew
     project.write("more/a.csv", "x\n1\n");
-    service.post("/v2/connection", &json!({ "label": "c", "provider_slug": "local", "config": { "path": "data" } })).data();
+    service
+        .post("/v2/connection", &json!({ "label": "c", "provider_slug": "local", "config": { "path": "data" } }))
+        .data();
     assert_eq!(tables("c/schema").as_array().unwrap().len(), 2);
     service.put("/v2/connection/c", &json!({ "config": { "path": "more" } })).data();
     assert_eq!(tables("c/schema")[0]["table_name"], "a");
@@ -193,7 +205,8 @@ fn what_comes_over_the_network_reads_neither_the_servers_files_nor_its_environme
     assert!(!secret.text.contains("hunter2") && secret.text.contains("/v2/auth"), "{secret:?}");
     assert_eq!(postgres(("pasword", "hunter2")).error(400), "unknown-parameter");
     assert_eq!(postgres(("port", "99999")).error(400), "invalid-parameter");
-    let wrong = service.post("/v2/connection", &json!({ "label": "x", "provider_slug": "postgres", "config": "hunter2" }));
+    let wrong =
+        service.post("/v2/connection", &json!({ "label": "x", "provider_slug": "postgres", "config": "hunter2" }));
     assert!(wrong.status == 400 && !wrong.text.contains("hunter2"), "{wrong:?}");
     let stand_in = json!({ "host": "http://127.0.0.1:9000", "http_path": "/sql/1.0/warehouses/a" });
     assert_eq!(make("databricks", stand_in).error(400), "private-address");
@@ -211,7 +224,10 @@ fn the_types_of_connections_say_what_they_take() {
     assert_eq!(types.as_array().unwrap().len(), 6);
     let postgres = service.get("/v2/connectionconfig/postgres").data();
     let password = postgres["parameters"].as_array().unwrap().iter().find(|p| p["name"] == "password").unwrap().clone();
-    assert_eq!((&password["kind"], &password["secret"], &password["required"]), (&json!("secret"), &json!(true), &json!(false)));
+    assert_eq!(
+        (&password["kind"], &password["secret"], &password["required"]),
+        (&json!("secret"), &json!(true), &json!(false))
+    );
     assert_eq!(service.get("/v2/connectionconfig/mysql").error(404), "not-found");
 }
 
@@ -231,7 +247,8 @@ fn connect(service: &Service, server: &PostgresServer, password: &str) {
     let auth = json!({ "label": "App DB reader", "config": { "password": password } });
     assert_eq!(service.post("/v2/auth/postgres/reader", &auth).status, 201);
     let config = json!({ "host": "127.0.0.1", "port": server.port, "database": DATABASE, "user": "reader", "sslmode": "disable" });
-    let connection = json!({ "label": "App DB", "provider_slug": "postgres", "auth_ids": ["reader"], "config": config });
+    let connection =
+        json!({ "label": "App DB", "provider_slug": "postgres", "auth_ids": ["reader"], "config": config });
     let made = service.post("/v2/connection", &connection).data();
     assert_eq!(made["secrets"], json!([{ "name": "password", "auth_id": "reader" }]));
     assert_eq!(made["config"], config);
@@ -258,14 +275,22 @@ fn a_password_is_used_and_found_nowhere() {
     assert_eq!(seen[3].data()["status"], "healthy");
     seen.push(test());
     assert_eq!(seen[4].data()["ok"], true, "{}", seen[4].text);
-    let query = json!({ "query": "SELECT id, email, spent, tags, extra FROM people ORDER BY id", "primary_keys": ["id"] });
+    let query =
+        json!({ "query": "SELECT id, email, spent, tags, extra FROM people ORDER BY id", "primary_keys": ["id"] });
     seen.push(service.post("/v2/connection/app_db/scan?limit=1", &query));
     let sample = seen[5].data();
     assert_eq!(sample["rows"][0], json!([9_007_199_254_740_994_i64, "p1@example.com", "1.25", ["a", "b"], { "n": 1 }]));
     assert_eq!(sample["columns"][2]["column_datatype"], "decimal(30,2)");
     for path in [
-        "/v2/auth", "/v2/auth/postgres/reader", "/v2/connection", "/v2/connection/app_db", "/v2/connection/app_db/schema",
-        "/v2/connection/app_db/logs", "/v2/connection/app_db/summary", "/v2/event", "/openapi.json",
+        "/v2/auth",
+        "/v2/auth/postgres/reader",
+        "/v2/connection",
+        "/v2/connection/app_db",
+        "/v2/connection/app_db/schema",
+        "/v2/connection/app_db/logs",
+        "/v2/connection/app_db/summary",
+        "/v2/event",
+        "/openapi.json",
     ] {
         seen.push(service.get(path));
     }
@@ -329,10 +354,9 @@ fn whoever_may_not_manage_credentials_may_not_say_where_they_are_sent() {
     let service = Service::start(&project);
     let auth = json!({ "label": "a", "config": { "password": "x" } });
     service.post("/v2/auth/postgres/a", &auth).data();
-    let narrow = token(&project, &["--role", "data_manager", "--scope", "connections:write", "--scope", "connections:read"]);
-    let body = |auth_ids: Value, host: &str| {
-        json!({ "label": "c", "provider_slug": "postgres", "auth_ids": auth_ids, "config": { "host": host, "database": "d", "user": "u" } })
-    };
+    let narrow =
+        token(&project, &["--role", "data_manager", "--scope", "connections:write", "--scope", "connections:read"]);
+    let body = |auth_ids: Value, host: &str| json!({ "label": "c", "provider_slug": "postgres", "auth_ids": auth_ids, "config": { "host": host, "database": "d", "user": "u" } });
     let ask = |method: &str, path: &str, body: &Value| service.ask_as(Some(&narrow), method, path, Some(body));
     assert_eq!(ask("POST", "/v2/connection", &body(json!(["a"]), "evil.example.com")).error(403), "forbidden");
     assert_eq!(ask("POST", "/v2/connection", &body(json!([]), "db.example.com")).status, 201);

@@ -4,6 +4,7 @@ mod authorization;
 mod auths;
 mod connections;
 mod health;
+mod profiles;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
