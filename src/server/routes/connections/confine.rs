@@ -98,7 +98,7 @@ impl<'a> Confines<'a> {
             && overlap(Path::new(own.path()), Path::new(url.path()))
         {
             let why = "leads to this project's own state".to_string();
-            return Err(("own-state", why, "profiles are queried through /v2/query, with its own permission".into()));
+            return Err(("own-state", why, "profiles are queried through /v2/sql, with its own permission".into()));
         }
         Ok(())
     }
