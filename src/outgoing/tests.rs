@@ -44,10 +44,23 @@ async fn serve(app: Router) -> u16 {
 async fn a_host_written_as_an_address_is_refused_in_every_notation() {
     let outgoing = Outgoing::new(AddressPolicy::default()).unwrap();
     for url in [
-        "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0x7f.1/",
-        "http://017700000001/", "http://0177.0.0.1/", "http://127.0.0.1./", "http://[::1]/", "http://[::]/",
-        "http://[::ffff:127.0.0.1]/", "http://[::ffff:7f00:1]/", "http://[64:ff9b::7f00:1]/", "http://0/",
-        "http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://①②⑦.⓪.⓪.①/",
+        "http://127.0.0.1/",
+        "http://127.1/",
+        "http://2130706433/",
+        "http://0x7f000001/",
+        "http://0x7f.1/",
+        "http://017700000001/",
+        "http://0177.0.0.1/",
+        "http://127.0.0.1./",
+        "http://[::1]/",
+        "http://[::]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:7f00:1]/",
+        "http://[64:ff9b::7f00:1]/",
+        "http://0/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fd00:ec2::254]/",
+        "http://①②⑦.⓪.⓪.①/",
     ] {
         let error = outgoing.post(url, HeaderMap::new(), "", LIMIT).await.unwrap_err();
         assert!(matches!(error, OutgoingError::Refused { .. }), "{url}: {error}");

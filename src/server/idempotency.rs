@@ -75,7 +75,9 @@ impl Fingerprints {
 /// Uploads are told apart by their own record. Questions change nothing, and their answers are rows of people: those are
 /// not kept.
 fn is_exempt(path: &str) -> bool {
-    path.starts_with("/v2/upload") || path == "/v2/sql" || (path.starts_with("/v2/connection/") && path.ends_with("/scan"))
+    path.starts_with("/v2/upload")
+        || path == "/v2/sql"
+        || (path.starts_with("/v2/connection/") && path.ends_with("/scan"))
 }
 
 /// The middleware; behind `authorize`, since a key belongs to its caller.

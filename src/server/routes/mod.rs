@@ -1,10 +1,13 @@
 //! The endpoints: one file an area, merged here.
 
+mod alerts;
 mod auths;
 pub mod connections;
 mod events;
 mod health;
+mod metrics;
 pub mod profiles;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -17,5 +20,8 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(connections::router())
         .merge(auths::router())
         .merge(events::router())
+        .merge(metrics::router())
+        .merge(alerts::router())
         .merge(profiles::router())
+        .merge(uploads::router())
 }

@@ -5,14 +5,14 @@
 //! | any | no `${env:…}`, `${file:…}` or `${auth:…}`: only the project's files refer to the server's environment and files |
 //! | a directory or file | relative, inside the project (links resolved), and apart from the state: who may query a warehouse need not be allowed to query profiles |
 //! | a location of an object store | `s3://`, `gs://`, `az://`, `abfss://` …, and not the project's own `store:` |
-//! | the address of an HTTP service | https only; no address or name of this machine or of a private network |
+//! | the address of an HTTP service | https only; no address or name of this machine or of a private network, but for those that `allow_private_addresses` names |
 //! | the host of a database | as given: databases live in private networks |
 //!
 //! A name that resolves to a private address passes: private links of the clouds work so. Nothing but a server with a
 //! valid certificate for that very name is talked to then, since the providers speak https to everything but loopback,
 //! which is refused here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Component, Path, PathBuf};
 
 use url::{Host, Url};
@@ -38,7 +38,7 @@ const OVER_HTTP: [(&str, &str); 6] = [
 ];
 
 /// Names that mean this machine or its network, wherever they are resolved.
-const LOCAL_NAMES: [&str; 6] = ["localhost", "local", "internal", "localdomain", "home.arpa", "lan"];
+const LOCAL_NAMES: [&str; 5] = ["local", "internal", "localdomain", "home.arpa", "lan"];
 
 /// Why a value is refused: code, what is wrong with the parameter, what to do.
 type Refusal = (&'static str, String, String);
@@ -82,7 +82,10 @@ impl<'a> Confines<'a> {
             ParameterKind::Location if value.contains("://") => self.store(value),
             ParameterKind::Location => self.path(value, true),
             ParameterKind::File => self.path(value, false),
-            _ if is_http(provider, parameter.name, value) => address(value),
+            _ if is_http(provider, parameter.name, value) => {
+                let allowed = self.project.service.allow_private_addresses.iter().copied();
+                address(&AddressPolicy::allowing(allowed), value)
+            }
             _ => Ok(()),
         }
     }
@@ -161,32 +164,40 @@ fn is_http(provider: &str, parameter: &str, value: &str) -> bool {
 }
 
 /// A host or URL of an HTTP service.
-fn address(value: &str) -> Result<(), Refusal> {
-    let hint =
-        "connections that lead into private networks are for cloud-connect.yml, where the server's owner writes them";
-    let refused = |why: String| Err(("private-address", why, hint.to_string()));
+fn address(policy: &AddressPolicy, value: &str) -> Result<(), Refusal> {
+    let refused = |why: String| {
+        let hint = "the server's owner allows addresses with `allow_private_addresses`, or writes the connection into \
+                    cloud-connect.yml";
+        Err(("private-address", why, hint.to_string()))
+    };
     let value = value.trim();
     let text = if value.contains("://") { value.to_string() } else { format!("https://{value}") };
     // what is no host at all is for the provider to say
     let Ok(url) = Url::parse(&text) else { return Ok(()) };
-    if url.scheme() != "https" {
-        return refused("has to be reached over https".into());
-    }
-    let policy = AddressPolicy::default();
-    let judge = |address: IpAddr| match policy.refusal(address) {
-        Some(why) => refused(format!("is {address}, which is {why}")),
-        None => Ok(()),
-    };
-    match url.host() {
-        Some(Host::Ipv4(address)) => judge(address.into()),
-        Some(Host::Ipv6(address)) => judge(address.into()),
+    let address = match url.host() {
+        Some(Host::Ipv4(address)) => Some(IpAddr::from(address)),
+        Some(Host::Ipv6(address)) => Some(IpAddr::from(address)),
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let local = LOCAL_NAMES.iter().any(|own| name == *own || name.ends_with(&format!(".{own}")));
-            if local { refused(format!("is `{name}`, a name of this machine or its network")) } else { Ok(()) }
+            let is = |own: &str| name == own || name.ends_with(&format!(".{own}"));
+            if LOCAL_NAMES.iter().any(|own| is(own)) {
+                return refused(format!("is `{name}`, a name of this machine or its network"));
+            }
+            is("localhost").then_some(Ipv4Addr::LOCALHOST.into())
         }
-        None => Ok(()),
+        None => return Ok(()),
+    };
+    if let Some(address) = address
+        && let Some(why) = policy.refusal(address)
+    {
+        return refused(format!("is {address}, which is {why}"));
     }
+    // in the clear to nothing but what was allowed by its address: a stand-in on this machine
+    let allowed = address.is_some_and(|address| AddressPolicy::default().refusal(address).is_some());
+    if url.scheme() != "https" && !allowed {
+        return refused("has to be reached over https".into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -288,6 +299,16 @@ mod tests {
             for public in ["https://example.com", "org-shop.snowflakecomputing.com", "https://1.1.1.1"] {
                 assert_eq!(code(&project, provider, name, public), None, "{name} {public}");
             }
+        }
+        let mut allowing = project.clone();
+        allowing.service.allow_private_addresses = vec!["127.0.0.1/32".parse().unwrap()];
+        for (host, expected) in [
+            ("http://127.0.0.1:9000", None),
+            ("http://localhost:9000", None),
+            ("127.0.0.2", Some("private-address")),
+            ("http://example.com", Some("private-address")),
+        ] {
+            assert_eq!(code(&allowing, "databricks", "host", host), expected, "{host}");
         }
         assert_eq!(code(&project, "snowflake", "account", "myorg-shop"), None);
         assert_eq!(code(&project, "postgres", "host", "10.0.0.8"), None);
