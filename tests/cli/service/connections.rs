@@ -298,6 +298,7 @@ fn a_password_is_used_and_found_nowhere() {
 
     // the key is replaced while the service runs, and again while it does not
     project.cc(&["key", "rotate"]).ok();
+    assert_eq!(service.get("/v2/auth/postgres/reader").data()["status"], "healthy");
     assert_eq!(service.post("/v2/connection/app_db/scan", &query).status, 200);
     seen.push(service.put("/v2/auth/postgres/reader", &json!({ "label": "Reader" })));
     assert_eq!(service.post("/v2/connection/app_db/scan", &query).status, 200);

@@ -98,9 +98,10 @@ struct RemovedAuthorization {
 async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Answer<Vec<AuthorizationView>>, ApiError> {
     let engine = app.service.engine();
     let stored = engine.catalog.definitions().await?;
-    let all = engine.catalog.authorizations().await?;
+    let (keyring, all) = sealing::present(&engine).await?;
     let (shown, next) = page.of(all, |one| &one.id);
-    Ok(Answer::page(shown.into_iter().map(|one| AuthorizationView::of(&engine, &stored, one)).collect(), next))
+    let views = shown.into_iter().map(|one| AuthorizationView::of(&engine, &keyring, &stored, one));
+    Ok(Answer::page(views.collect(), next))
 }
 
 /// Make an authorization: its values are sealed, and never come out again.
@@ -159,7 +160,8 @@ async fn make(
     let engine = app.service.engine();
     let stored = engine.catalog.definitions().await?;
     let revision = made.revision;
-    Ok(Answer::created(AuthorizationView::of(&engine, &stored, made)).with_revision(revision))
+    Ok(Answer::created(AuthorizationView::of(&engine, engine.project.vault.keyring(), &stored, made))
+        .with_revision(revision))
 }
 
 /// One authorization, without what it holds.
@@ -171,10 +173,11 @@ async fn get(
     Path((type_of, id)): Path<(String, String)>,
 ) -> Result<Answer<AuthorizationView>, ApiError> {
     let engine = app.service.engine();
-    let found = find(engine.catalog.authorizations().await?, &type_of, &id)?;
+    let (keyring, all) = sealing::present(&engine).await?;
+    let found = find(all, &type_of, &id)?;
     let stored = engine.catalog.definitions().await?;
     let revision = found.revision;
-    Ok(Answer::of(AuthorizationView::of(&engine, &stored, found)).with_revision(revision))
+    Ok(Answer::of(AuthorizationView::of(&engine, &keyring, &stored, found)).with_revision(revision))
 }
 
 /// Change an authorization: the values given are replaced, the others stay.
@@ -208,7 +211,8 @@ async fn update(
     let engine = app.service.engine();
     let stored = engine.catalog.definitions().await?;
     let revision = changed.revision;
-    Ok(Answer::of(AuthorizationView::of(&engine, &stored, changed)).with_revision(revision))
+    Ok(Answer::of(AuthorizationView::of(&engine, engine.project.vault.keyring(), &stored, changed))
+        .with_revision(revision))
 }
 
 /// Remove an authorization. Refused while a connection uses it.

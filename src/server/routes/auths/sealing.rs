@@ -29,6 +29,18 @@ pub struct New {
     pub config: Parameters,
 }
 
+/// The keys and what they sealed, as they are now: `key rotate` may have replaced them since the engine was read.
+pub async fn present(engine: &Engine) -> Result<(Keyring, Vec<SealedAuthorization>), ApiError> {
+    let _custody = Custody::share(engine.state_folder()).await.map_err(ApiError::internal)?;
+    let sealed = engine.catalog.authorizations().await?;
+    // without a usable key they are shown all the same, as unhealthy
+    let keyring = Keyring::load(engine.state_folder(), false).unwrap_or_else(|error| {
+        tracing::error!(%error, hint = error.hint(), "the keys of stored credentials cannot be used");
+        Keyring::default()
+    });
+    Ok((keyring, sealed))
+}
+
 /// Seals and stores a new authorization.
 pub async fn make(app: &App, caller: &Caller, new: New) -> Result<SealedAuthorization, ApiError> {
     let engine = app.service.engine();

@@ -8,7 +8,7 @@ use crate::catalog::authorizations::SealedAuthorization;
 use crate::catalog::definitions::StoredDefinitions;
 use crate::server::routes::connections::users_of;
 use crate::sync::Engine;
-use crate::vault;
+use crate::vault::{self, Keyring};
 
 /// An authorization, without what it holds.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,8 +52,8 @@ enum AuthorizationStatus {
 }
 
 impl AuthorizationView {
-    pub fn of(engine: &Engine, stored: &StoredDefinitions, sealed: SealedAuthorization) -> Self {
-        let opens = vault::open(engine.project.vault.keyring(), &sealed).is_ok();
+    pub fn of(engine: &Engine, keyring: &Keyring, stored: &StoredDefinitions, sealed: SealedAuthorization) -> Self {
+        let opens = vault::open(keyring, &sealed).is_ok();
         Self {
             connections: users_of(engine, stored, &sealed.id),
             status: if opens { AuthorizationStatus::Healthy } else { AuthorizationStatus::Unhealthy },
