@@ -14,6 +14,7 @@ pub mod people;
 mod publications;
 pub mod schedule;
 mod uploads;
+pub mod usage;
 
 use std::path::Path;
 use std::time::Duration;

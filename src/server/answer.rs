@@ -258,6 +258,16 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// What is wrong, in one line.
+    pub fn message(&self) -> String {
+        self.faults.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is wrong, when that is what was asked for.
+    pub fn into_faults(self) -> Vec<Fault> {
+        self.faults
+    }
 }
 
 impl IntoResponse for ApiError {

@@ -9,7 +9,9 @@ use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::browser;
 use super::extract::Caller;
+use super::idempotency::Fingerprints;
 use super::limits::Limits;
+use super::routes::connections::Connections;
 use super::routes::profiles::QuerySlots;
 use super::{Actors, ServeOptions};
 
@@ -25,6 +27,8 @@ pub struct Parts {
     pub queries: QuerySlots,
     pub requirements: Requirements,
     pub limits: Limits,
+    pub fingerprints: Fingerprints,
+    pub connections: Connections,
     pub options: ServeOptions,
     /// The OpenAPI document as it is served.
     pub openapi: String,

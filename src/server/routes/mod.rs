@@ -1,6 +1,9 @@
 //! The endpoints: one file an area, merged here.
 
 mod alerts;
+mod auths;
+pub mod connections;
+mod events;
 mod health;
 mod login;
 mod metrics;
@@ -17,6 +20,9 @@ use super::state::App;
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(health::router())
+        .merge(connections::router())
+        .merge(auths::router())
+        .merge(events::router())
         .merge(metrics::router())
         .merge(alerts::router())
         .merge(uploads::router())

@@ -2,6 +2,8 @@
 
 mod alerts;
 mod authorization;
+mod auths;
+mod connections;
 mod health;
 mod oidc;
 mod people;

@@ -17,11 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::rows::{Cells, empty, type_name};
 use crate::catalog::AsOf;
 use crate::profiles::ProfilesError;
 use crate::server::answer::{Answer, ApiError, Errors};
 use crate::server::extract::{Caller, Json};
+use crate::server::rows::{Cells, empty, type_name};
 use crate::server::state::App;
 use crate::values::csv::flattened;
 
