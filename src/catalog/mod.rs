@@ -8,6 +8,7 @@
 pub mod authorizations;
 pub mod definitions;
 pub mod events;
+pub mod history;
 pub mod idempotency;
 pub mod people;
 

@@ -36,6 +36,7 @@ use chrono::{DateTime, Utc};
 
 pub use error::SyncError;
 pub use plan::Plan;
+pub use published::Published;
 pub use publishing::{ChangeSample, Samples};
 
 use crate::catalog::Catalog;
@@ -136,6 +137,11 @@ impl Engine {
         project.vault = Arc::new(Vault::new(keyring, sealed));
         (self.project, self.unusable) = (Arc::new(project), unusable.into());
         Ok(())
+    }
+
+    /// What the files alone say, without the definitions made through the API.
+    pub fn files(&self) -> &Project {
+        &self.files
     }
 
     /// The local folder of the catalog, the locks and spilled rows.

@@ -8,7 +8,7 @@ use super::{Engine, SyncError};
 use crate::config::IdentityField;
 use crate::model::Model;
 use crate::profiles::ModelShape;
-use crate::store::{Cut, Store, StoreError, TableId};
+use crate::store::{Cut, Store, StoreError, TableId, Version};
 
 /// The definition that a record store was made from.
 pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<Definition>, SyncError> {
@@ -16,6 +16,26 @@ pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<D
     let state = table.snapshot().map_err(|e| corrupt(e.to_string()))?;
     let text = state.metadata().configuration().get(CONFIGURATION_KEY);
     Ok(text.map(|text| serde_json::from_str(text)).transpose().map_err(|e| corrupt(e.to_string()))?)
+}
+
+/// A version of a record store: what it was made from, and how large it is. Versions never change.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub version: Version,
+    pub rows: u64,
+    definition: Option<Definition>,
+}
+
+impl Published {
+    /// Does the model say something else now than what this was made from?
+    pub fn is_outdated(&self, model: &Model) -> bool {
+        self.definition.as_ref().is_some_and(|definition| definition.is_outdated(model))
+    }
+
+    /// Primary key and external key, which a record store keeps for good.
+    pub fn keys(&self) -> Option<(&str, &str)> {
+        self.definition.as_ref().map(|d| (d.primary_key.as_str(), d.external_key.as_str()))
+    }
 }
 
 impl Engine {
@@ -38,6 +58,14 @@ impl Engine {
             }
         }
         Ok(shapes)
+    }
+
+    /// A version of a model's record store; none when there is no such store.
+    pub async fn published(&self, slug: &str, version: Version) -> Result<Option<Published>, SyncError> {
+        let id = TableId::Records(slug.to_string());
+        let Some(table) = self.store.table(&id, Some(version)).await? else { return Ok(None) };
+        let rows = Store::files(&id, &table)?.iter().map(|file| file.rows).sum();
+        Ok(Some(Published { version, rows, definition: definition_of(&id, &table)? }))
     }
 
     /// How many rows a model's record store has.
