@@ -13,6 +13,7 @@
 //! - every key that is read is listed in `keys` and described in `docs/configuration.md`.
 
 mod decode;
+pub(crate) mod emit;
 mod error;
 mod keys;
 mod load;

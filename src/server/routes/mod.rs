@@ -1,6 +1,8 @@
 //! The endpoints: one file an area, merged here.
 
 mod health;
+pub(super) mod models;
+mod runs;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -8,5 +10,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router())
+    OpenApiRouter::new().merge(health::router()).merge(models::router()).merge(runs::router())
 }
