@@ -11,6 +11,7 @@ pub mod events;
 pub mod history;
 pub mod idempotency;
 pub mod people;
+pub mod schedule;
 
 use std::path::Path;
 use std::time::Duration;
