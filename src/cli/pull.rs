@@ -15,13 +15,15 @@ use crate::warehouse::ParameterKind;
 
 /// Write models that were made through the API to files
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Connections are printed, to be pasted under `connections:` in cloud-connect.yml: models that use one \
+#[command(
+    after_help = "Connections are printed, to be pasted under `connections:` in cloud-connect.yml: models that use one \
 are written once it is there. Secrets are never printed.
 
 Examples:
   cloud-connect pull                       # all of them
   cloud-connect pull holiday_buyers
-  cloud-connect pull --remove              # from now on the files alone define them")]
+  cloud-connect pull --remove              # from now on the files alone define them"
+)]
 pub struct Pull {
     /// These models; without any, all that were made through the API
     models: Vec<String>,

@@ -37,7 +37,8 @@ fn flow(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Value::Object(entries) if entries.is_empty() => "{}".into(),
         Value::Object(entries) => {
-            let entries: Vec<_> = entries.iter().map(|(key, value)| format!("{}: {}", scalar(key), flow(value))).collect();
+            let entries: Vec<_> =
+                entries.iter().map(|(key, value)| format!("{}: {}", scalar(key), flow(value))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
         other => other.to_string(),
@@ -119,9 +120,10 @@ columns:
 
     #[test]
     fn what_yaml_would_take_for_something_else_is_quoted() {
-        for text in
-            ["", " a", "a ", "1", "1.5", "null", "~", "a: b", "a #b", "- a", "a, b", "${env:X}", "'a'", "\"", "&a", "*a", "!a", "@a", "%a", "`a", "a\nb", "0x1f", ".inf", "?", "|", ">", "---", "..."]
-        {
+        for text in [
+            "", " a", "a ", "1", "1.5", "null", "~", "a: b", "a #b", "- a", "a, b", "${env:X}", "'a'", "\"", "&a",
+            "*a", "!a", "@a", "%a", "`a", "a\nb", "0x1f", ".inf", "?", "|", ">", "---", "...",
+        ] {
             round_trip(&json!({ "key": text, "list": [text], "map": { "inner": { "a": text } } }));
         }
     }

@@ -138,9 +138,10 @@ impl Definition {
     pub fn is_outdated(&self, model: &Model) -> bool {
         let further = model.identities.iter().filter(|name| !model.activated_fields.contains(name));
         let names = std::iter::once(&model.primary_key).chain(&model.activated_fields).chain(further);
-        let retyped = self.columns.iter().take(self.activated + 1).any(|(name, stored)| {
-            model.declared_type(name).is_some_and(|declared| declared.to_string() != *stored)
-        });
+        let retyped =
+            self.columns.iter().take(self.activated + 1).any(|(name, stored)| {
+                model.declared_type(name).is_some_and(|declared| declared.to_string() != *stored)
+            });
         retyped
             || !names.eq(self.columns.iter().map(|(name, _)| name))
             || self.activated != model.activated_fields.len()

@@ -1,7 +1,8 @@
 //! The endpoints: one file an area, merged here.
 
 mod health;
-pub(super) mod models;
+pub mod models;
+pub mod profiles;
 mod runs;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -10,5 +11,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(models::router()).merge(runs::router())
+    OpenApiRouter::new().merge(health::router()).merge(models::router()).merge(profiles::router()).merge(runs::router())
 }

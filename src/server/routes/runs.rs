@@ -149,7 +149,8 @@ async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> 
 fn queued(app: &App, engine: &Engine, id: &str) -> Result<Run, ApiError> {
     let waiting = engine.project.models.keys().find_map(|slug| {
         let run = app.scheduler.status(slug)?.queued?;
-        (run.run_id == id).then(|| RunReport::new(run.run_id, slug.clone(), crate::sync::report::RunKind::Sync, run.since))
+        (run.run_id == id)
+            .then(|| RunReport::new(run.run_id, slug.clone(), crate::sync::report::RunKind::Sync, run.since))
     });
     let report = waiting.ok_or_else(|| ApiError::from(CatalogError::NoSuchRun(id.to_string())))?;
     let progress = Progress { queued: true, stage: None, rows: 0, cancelling: false };
@@ -160,7 +161,11 @@ fn queued(app: &App, engine: &Engine, id: &str) -> Result<Run, ApiError> {
 #[utoipa::path(get, path = "/v2/run/{id}/hold", tag = "runs", params(("id" = String, Path, description = "the run's id, or its beginning")),
     responses((status = 200, body = Answer<HeldRemovals>), (status = 404, description = "no such run, or it held nothing", body = Errors)),
     security(("token" = ["runs:read"])))]
-async fn hold(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer<HeldRemovals>, ApiError> {
+async fn hold(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Answer<HeldRemovals>, ApiError> {
     let catalog = app.service.catalog();
     let run = catalog.run(&id).await?;
     let (hold, status) = catalog.hold(&run.run_id).await?.ok_or_else(|| {
@@ -231,7 +236,11 @@ pub struct Cancellation {
     responses((status = 200, description = "it waited", body = Answer<Cancellation>), (status = 202, description = "it ends soon", body = Answer<Cancellation>),
         (status = 404, body = Errors), (status = 409, description = "it has ended, or belongs to another process", body = Errors)),
     security(("token" = ["models:run"])))]
-async fn cancel(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer<Cancellation>, ApiError> {
+async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Answer<Cancellation>, ApiError> {
     let engine = app.service.engine();
     let (run_id, status) = match engine.catalog.run(&id).await {
         Ok(run) => (run.run_id, Some(run.status)),

@@ -46,7 +46,9 @@ pub async fn tried(app: &App, stored: &StoredDefinition, new: &NewDataModel) -> 
     let definitions = engine.catalog.definitions().await?;
     let slug = &stored.id;
     if let Some(model) = engine.project.models.get(slug).filter(|model| model.in_files) {
-        return Err(exists(slug).with_hint(format!("it is defined in {}: choose another slug", model.config_file.display())));
+        return Err(
+            exists(slug).with_hint(format!("it is defined in {}: choose another slug", model.config_file.display()))
+        );
     }
     if definitions.models.iter().any(|other| other.id == *slug) {
         return Err(exists(slug).with_hint("change it with PUT, or choose another slug"));

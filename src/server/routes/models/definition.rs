@@ -25,9 +25,12 @@ pub fn slug_of(new: &NewDataModel) -> Result<String, ApiError> {
         }
     };
     if TAKEN.contains(&slug.as_str()) {
-        return Err(ApiError::bad_request("invalid-slug", format!("`{slug}` cannot be a slug: the API has an endpoint there"))
-            .with_hint("choose another slug")
-            .with_field("slug"));
+        return Err(ApiError::bad_request(
+            "invalid-slug",
+            format!("`{slug}` cannot be a slug: the API has an endpoint there"),
+        )
+        .with_hint("choose another slug")
+        .with_field("slug"));
     }
     Ok(slug)
 }
@@ -53,9 +56,12 @@ pub fn of_new(new: &NewDataModel, slug: &str) -> Result<Definition, ApiError> {
     let primary_key = only_key(&new.primary_keys)?;
     let join = &new.joined_to;
     if join.primary_key.as_ref().is_some_and(|key| *key != primary_key) {
-        return Err(ApiError::bad_request("key-mismatch", "`joined_to.primary_key` has to be the entry of `primary_keys`")
-            .with_hint(format!("write `{primary_key}`, or leave it out"))
-            .with_field("joined_to.primary_key"));
+        return Err(ApiError::bad_request(
+            "key-mismatch",
+            "`joined_to.primary_key` has to be the entry of `primary_keys`",
+        )
+        .with_hint(format!("write `{primary_key}`, or leave it out"))
+        .with_field("joined_to.primary_key"));
     }
     check_table(join.foreign_table.as_deref())?;
     if new.status == Some(ModelStatus::Active) {
@@ -110,7 +116,10 @@ fn only_key(keys: &[String]) -> Result<String, ApiError> {
             "several-key-columns",
             format!("`primary_keys` has {} entries, and it has to have exactly one", several.len()),
         )
-        .with_hint(format!("join them in the SQL, for example `{} AS row_key`, and name that", several.join(" || '|' || ")))
+        .with_hint(format!(
+            "join them in the SQL, for example `{} AS row_key`, and name that",
+            several.join(" || '|' || ")
+        ))
         .with_field("primary_keys")),
     }
 }
@@ -215,7 +224,9 @@ fn refuse_immutable(present: &Definition, slug: &str, change: &DataModelChange) 
             "immutable",
             format!("`{field}` is `{is}`, and does not change after creation"),
         )
-        .with_hint("make a new model with another slug, and delete this one: its memberships would begin anew either way")
+        .with_hint(
+            "make a new model with another slug, and delete this one: its memberships would begin anew either way",
+        )
         .with_field(field)),
     }
 }
@@ -244,7 +255,8 @@ pub fn faults(errors: &[ConfigError], definition: &Definition, sent_period: bool
 
 fn say(error: &ConfigError, fault: &mut Fault, definition: &Definition, sent_period: bool) {
     let words = |text: &str| {
-        let text = text.replace("`external_key:`", "`joined_to.foreign_key`").replace("`primary_key:`", "`primary_keys`");
+        let text =
+            text.replace("`external_key:`", "`joined_to.foreign_key`").replace("`primary_key:`", "`primary_keys`");
         let text = text.replace("`external_key`", "`joined_to.foreign_key`").replace("`primary_key`", "`primary_keys`");
         let text = text.replace("the connections of cloud-connect.yml", "the connections");
         if sent_period { text.replace("`schedule`", "`sync_period`") } else { text }
@@ -258,15 +270,17 @@ fn say(error: &ConfigError, fault: &mut Fault, definition: &Definition, sent_per
     } else {
         key_at(definition, error.column)
     };
-    fault.field = field.map(|key| match key {
-        "connection" => "connection_id",
-        "primary_key" => "primary_keys",
-        "external_key" => "joined_to.foreign_key",
-        "active" => "status",
-        "schedule" if sent_period => "sync_period",
-        other => other,
-    }
-    .to_string());
+    fault.field = field.map(|key| {
+        match key {
+            "connection" => "connection_id",
+            "primary_key" => "primary_keys",
+            "external_key" => "joined_to.foreign_key",
+            "active" => "status",
+            "schedule" if sent_period => "sync_period",
+            other => other,
+        }
+        .to_string()
+    });
 }
 
 /// The key whose entry stands at that column (in characters, from 1) of the definition's JSON; none for the whole.

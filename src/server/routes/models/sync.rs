@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::shape::{CurrentRun, CurrentState, DataModel};
 use super::{entry, view};
 use crate::people::Means;
-use crate::scheduler::{Limits, SchedulerError, Started, Stopped};
+use crate::scheduler::{SchedulerError, Started, Stopped};
 use crate::server::answer::{Answer, ApiError, Errors};
 use crate::server::extract::{Caller, Path};
 use crate::server::state::App;
@@ -29,7 +29,7 @@ pub struct Standing {
 
 /// How the scheduler says that the model stands; as one that was never scheduled when it does not know it yet.
 pub fn standing(app: &App, slug: &str) -> Standing {
-    let late_after = TimeDelta::from_std(Limits::default().late_after).unwrap_or(TimeDelta::MAX);
+    let late_after = TimeDelta::from_std(app.scheduler.limits().late_after).unwrap_or(TimeDelta::MAX);
     let Some(status) = app.scheduler.status(slug) else {
         return Standing { paused: false, prev: None, next: None, late_after, current: None };
     };

@@ -91,7 +91,11 @@ impl Trial {
                 return Err(ApiError::new(
                     axum::http::StatusCode::GATEWAY_TIMEOUT,
                     "timeout",
-                    format!("connection `{}` did not describe the query within {} s", model.connection, DESCRIBE.as_secs()),
+                    format!(
+                        "connection `{}` did not describe the query within {} s",
+                        model.connection,
+                        DESCRIBE.as_secs()
+                    ),
                 )
                 .with_hint("try again: a warehouse that slept takes a while to wake up"));
             }
