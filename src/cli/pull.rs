@@ -181,6 +181,11 @@ fn pulled(engine: &Engine, model: &StoredDefinition) -> Pulled {
 /// The files of the project have to stay usable.
 fn why_left(engine: &Engine, model: &StoredDefinition) -> Option<String> {
     let connection = model.definition.get("connection").and_then(Value::as_str).unwrap_or_default();
+    if let Some(other) = engine.files().models.get(&model.id)
+        && other.config_file != Path::new(MODELS_DIR).join(format!("{}.yml", model.id))
+    {
+        return Some(format!("{} defines it already", other.config_file.display()));
+    }
     let in_files = |name: &str| engine.files().connections.contains_key(name);
     if engine.project.connections.contains_key(connection) && !in_files(connection) {
         return Some(format!("its connection `{connection}` is not in {PROJECT_FILE} yet"));

@@ -136,7 +136,9 @@ async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> 
     };
     let hold = engine.catalog.hold(&report.run_id).await?;
     let hold = hold.map(|(hold, status)| HeldRemovals::of(&report, hold, status, &caller));
-    let progress = app.scheduler.running().into_iter().find(|run| run.run_id == report.run_id).map(|run| Progress {
+    // what has ended may not have left its place yet
+    let unended = app.scheduler.running().into_iter().find(|run| run.run_id == report.run_id);
+    let progress = unended.filter(|_| report.status == RunStatus::Running).map(|run| Progress {
         queued: false,
         stage: run.stage.map(crate::sync::Stage::as_str),
         rows: run.rows,

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod health;
+mod models;
 mod profiles;
 
 use std::io::{BufRead, BufReader, Read};

@@ -17,6 +17,7 @@ use crate::model::Model;
 use crate::server::answer::ApiError;
 use crate::server::extract::{Caller, IfMatch};
 use crate::server::state::App;
+use crate::sync::{Engine, SyncError};
 
 /// Longer texts are cut in the audit trail.
 const TOLD: usize = 8192;
@@ -234,9 +235,7 @@ pub async fn delete(app: &App, caller: &Caller, slug: &str, if_match: IfMatch) -
     // where files of that slug won over it, nothing ever ran from it
     let idle = match in_files {
         Some(_) => None,
-        None if sync::standing(app, slug).current.is_some() => return Err(busy(slug)),
-        // held until nothing can start it any more; other processes run models too
-        None => Some(engine.model_lock(slug).map_err(|_| busy(slug))?),
+        None => Some(kept_idle(app, &engine, slug).await?),
     };
     let event = Event::new(engine.clock.now(), Subject::model(slug), "deleted", "the model was deleted")
         .by(&caller.actor)
@@ -248,6 +247,24 @@ pub async fn delete(app: &App, caller: &Caller, slug: &str, if_match: IfMatch) -
     drop(idle);
     let reason = in_files.map(|model| format!("{} defines it all the same", model.config_file.display()));
     Ok(DeleteStatus { id: slug.to_string(), deleted: true, reason })
+}
+
+/// Keeps the model from being run, by other processes too, until what is returned is dropped.
+async fn kept_idle(app: &App, engine: &Engine, slug: &str) -> Result<impl Send + use<>, ApiError> {
+    for _ in 0..sync::MOMENTS {
+        if sync::standing(app, slug).current.is_none() {
+            match engine.model_lock(slug) {
+                Ok(lock) => return Ok(lock),
+                Err(SyncError::AlreadyRunning { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !engine.catalog.running(slug).await?.is_empty() {
+            break;
+        }
+        tokio::time::sleep(sync::MOMENT).await;
+    }
+    Err(busy(slug))
 }
 
 fn busy(slug: &str) -> ApiError {

@@ -1,5 +1,7 @@
 //! Models started, stopped, paused: what the scheduler does for people, and how it stands.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use crate::scheduler::{SchedulerError, Started, Stopped};
 use crate::server::answer::{Answer, ApiError, Errors};
 use crate::server::extract::{Caller, Path};
 use crate::server::state::App;
+use crate::sync::report::RunStatus;
 
 /// How a model's schedule stands.
 #[derive(Debug)]
@@ -108,6 +111,25 @@ pub struct SyncAnswer {
     pub model: DataModel,
 }
 
+/// Between a run's recorded end and its leaving its place there is a moment, which callers need not know of.
+pub const MOMENT: Duration = Duration::from_millis(25);
+/// After so many moments it is told as it is.
+pub const MOMENTS: u32 = 40;
+
+async fn start(app: &App, caller: &Caller, slug: &str) -> Result<Started, ApiError> {
+    let catalog = app.service.catalog();
+    for _ in 0..MOMENTS {
+        let started = app.scheduler.start_now(slug, &caller.actor).await?;
+        match &started {
+            Started::AlreadyRunning { run_id }
+                if catalog.run_status(run_id).await?.is_some_and(|status| status != RunStatus::Running) => {}
+            _ => return Ok(started),
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    Ok(app.scheduler.start_now(slug, &caller.actor).await?)
+}
+
 async fn act(app: &App, caller: &Caller, slug: &str, wanted: Wanted) -> Result<Answer<SyncAnswer>, ApiError> {
     let engine = app.service.engine();
     let entry = entry::one(&engine, slug).await?;
@@ -116,7 +138,7 @@ async fn act(app: &App, caller: &Caller, slug: &str, wanted: Wanted) -> Result<A
             return Err(ApiError::conflict("unusable", format!("model `{slug}` has faults"))
                 .with_hint(format!("GET /v2/datamodel/{slug} says which, under `health`")));
         }
-        Wanted::Start => match app.scheduler.start_now(slug, &caller.actor).await? {
+        Wanted::Start => match start(app, caller, slug).await? {
             Started::Queued { run_id } => (Some(run_id), SyncState::Queued),
             Started::AlreadyQueued { run_id } => (Some(run_id), SyncState::AlreadyQueued),
             Started::AlreadyRunning { run_id } => (Some(run_id), SyncState::AlreadyRunning),
