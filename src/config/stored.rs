@@ -114,13 +114,15 @@ fn add_model(project: &mut Project, stored: &StoredDefinition) -> Vec<ConfigErro
     faults
 }
 
-/// The few models that a conflict can be with: those with the same rows, and those whose fields' names begin alike
-/// (slug `a` with column `b_c`, and slug `a_b` with column `c`). Comparing each with all would take a project of a
+/// The few models that a conflict can be with: those that match the same rows with something else, and those whose
+/// fields' names begin alike (slug `a` with column `b_c`, and slug `a_b` with column `c`). Comparing each with all would take a project of a
 /// thousand models seconds.
 fn may_conflict(other: &Model, model: &Model) -> bool {
     let begins = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('_'));
     let same_rows = other.connection == model.connection && other.primary_key == model.primary_key;
-    same_rows || begins(&other.slug, &model.slug) || begins(&model.slug, &other.slug)
+    (same_rows && other.external_key != model.external_key)
+        || begins(&other.slug, &model.slug)
+        || begins(&model.slug, &other.slug)
 }
 
 type Parsed = (File, Option<std::rc::Rc<yaml::Node>>);
