@@ -1,9 +1,12 @@
 //! The endpoints: one file an area, merged here.
 
+mod alerts;
 mod health;
+mod metrics;
 pub mod models;
 pub mod profiles;
 mod runs;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -11,5 +14,12 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(models::router()).merge(profiles::router()).merge(runs::router())
+    OpenApiRouter::new()
+        .merge(health::router())
+        .merge(metrics::router())
+        .merge(alerts::router())
+        .merge(models::router())
+        .merge(profiles::router())
+        .merge(runs::router())
+        .merge(uploads::router())
 }

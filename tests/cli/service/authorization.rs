@@ -18,6 +18,11 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/docs", ""),
     ("GET", "/docs/", ""),
     ("GET", "/docs/{*file}", ""),
+    ("GET", "/metrics", "operations:read"),
+    ("GET", "/v2/alert", "alerts:read"),
+    ("GET", "/v2/alert/delivery", "alerts:read"),
+    ("GET", "/v2/alertchannel", "alerts:read"),
+    ("POST", "/v2/alertchannel/{name}/test", "alerts:write"),
     ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
     ("POST", "/v2/sql", "profiles:query"),
     ("GET", "/v2/changes", "profiles:query"),
@@ -43,6 +48,10 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("POST", "/v2/run/{id}/approve", "runs:approve"),
     ("POST", "/v2/run/{id}/reject", "runs:approve"),
     ("POST", "/v2/run/{id}/cancel", "models:run"),
+    ("POST", "/v2/upload", "profiles:write"),
+    ("GET", "/v2/upload", "runs:read"),
+    ("GET", "/v2/upload/{id}", "runs:read"),
+    ("POST", "/collect/json/{stream}", "profiles:write"),
 ];
 
 /// What each role may do, as docs/security.md says.
