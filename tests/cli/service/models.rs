@@ -97,7 +97,7 @@ fn a_model_lives_from_its_making_to_its_deletion() {
     assert_eq!(active.data()["is_draft"], false);
 
     // its time had come: it never ran
-    let model = service.wait_for("/v2/datamodel/everybody?sizes=true", |model| model["health"]["status"] == "healthy");
+    let model = service.wait_for("/v2/datamodel/everybody?sizes=1", |model| model["health"]["status"] == "healthy");
     assert_eq!((&model["size"], &model["sync_period"]), (&json!(3), &json!(3600)));
     assert!(model["schedule"]["prev_sync_time"].is_string() && model["schedule"]["next_sync_time"].is_string());
     let size = json!({ "id": "everybody", "name": "Everybody", "slug_name": "everybody", "record_store_size": 3 });

@@ -1,7 +1,7 @@
 //! The endpoints of models as things: list, make, read, change, delete.
 
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,8 +17,18 @@ use crate::server::state::App;
 #[into_params(parameter_in = Query)]
 pub struct Shown {
     /// Add the record store's rows as `size`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
+    #[param(value_type = Option<bool>)]
     sizes: bool,
+}
+
+/// As clients write it in a query: `?sizes`, `?sizes=true`, `?sizes=1`.
+fn flag<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    match String::deserialize(value)?.as_str() {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => Err(serde::de::Error::custom(format!("`{other}` is neither true nor false"))),
+    }
 }
 
 /// Which models are meant.
