@@ -45,22 +45,30 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// The text as it is where it is read back as the same text, also inside of brackets; else in quotes.
+/// The text as it is where it is read back as the same text, inside of brackets and outside; else in quotes.
 fn scalar(text: &str) -> String {
-    let quoted = || Value::from(text).to_string();
-    if text.is_empty() || text.contains(char::is_control) || WORDS.contains(&text.to_ascii_lowercase().as_str()) {
-        return quoted();
+    let begins_as_a_word = text.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let is_word = WORDS.contains(&text.to_ascii_lowercase().as_str());
+    if begins_as_a_word && !is_word && !text.contains(char::is_control) && is_read_back(text) {
+        text.to_string()
+    } else {
+        Value::from(text).to_string()
     }
+}
+
+fn is_read_back(text: &str) -> bool {
+    let same = |node: &yaml::Node| matches!(&node.value, yaml::Value::Scalar(back, Kind::Text) if back == text);
     let read = yaml::parse(&format!("[{text}]"));
-    let same = match read.as_ref().ok().and_then(Option::as_ref).map(|node| &node.value) {
-        Some(yaml::Value::Sequence(items)) => match items.as_slice() {
-            [item] => matches!(&item.value, yaml::Value::Scalar(back, Kind::Text) if back == text),
-            _ => false,
-        },
+    let inside = match read.as_ref().ok().and_then(Option::as_ref).map(|node| &node.value) {
+        Some(yaml::Value::Sequence(items)) => items.len() == 1 && same(&items[0]),
         _ => false,
     };
-    // what is in quotes already would lose them
-    if same && !text.starts_with(['"', '\'']) { text.to_string() } else { quoted() }
+    let read = yaml::parse(&format!("key: {text}\n"));
+    let outside = match read.as_ref().ok().and_then(Option::as_ref).map(|node| &node.value) {
+        Some(yaml::Value::Mapping(pairs)) => pairs.len() == 1 && same(&pairs[0].1),
+        _ => false,
+    };
+    inside && outside
 }
 
 #[cfg(test)]
