@@ -9,6 +9,7 @@ pub mod alerts;
 pub mod authorizations;
 pub mod definitions;
 pub mod events;
+pub mod history;
 pub mod idempotency;
 pub mod people;
 mod publications;

@@ -14,6 +14,7 @@ mod models;
 mod output;
 mod plan;
 mod profile;
+mod pull;
 mod run;
 mod runs;
 mod serve;
@@ -92,6 +93,7 @@ enum Command {
     Approve(approve::Approve),
     Reject(approve::Reject),
     Profile(profile::Profile),
+    Pull(pull::Pull),
     Sql(sql::Sql),
     Serve(serve::Serve),
     Health(health::Health),
@@ -338,6 +340,7 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Approve(command) => command.run(&context).await,
             Command::Reject(command) => command.run(&context).await,
             Command::Profile(command) => command.run(&context).await,
+            Command::Pull(command) => command.run(&context).await,
             Command::Sql(command) => command.run(&context).await,
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,

@@ -14,6 +14,7 @@
 
 mod alerts;
 mod decode;
+pub(crate) mod emit;
 mod error;
 mod keys;
 mod load;

@@ -256,6 +256,11 @@ impl Scheduler {
         self.read(|planner| status::of(planner, &self.core.slots, slug))
     }
 
+    /// What bounds it.
+    pub fn limits(&self) -> Limits {
+        self.core.options.limits
+    }
+
     /// How many runs wait.
     pub fn queue_depth(&self) -> usize {
         self.read(|planner| planner.waiting().count())

@@ -12,6 +12,7 @@ use super::extract::Caller;
 use super::idempotency::Fingerprints;
 use super::limits::Limits;
 use super::routes::connections::Connections;
+use super::routes::models;
 use super::routes::profiles::QuerySlots;
 use super::{Actors, ServeOptions};
 
@@ -23,6 +24,8 @@ pub struct App(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     pub(super) actors: Actors,
+    /// What the endpoints of models share.
+    pub models: models::Shared,
     /// The SQL queries that are under way.
     pub queries: QuerySlots,
     pub requirements: Requirements,

@@ -39,6 +39,7 @@ use chrono::{DateTime, Utc};
 pub use error::SyncError;
 pub use lock::ServiceLock;
 pub use plan::Plan;
+pub use published::Published;
 pub use publishing::{ChangeSample, Samples};
 pub use upload::{UploadSource, Uploaded};
 

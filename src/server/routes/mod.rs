@@ -7,9 +7,11 @@ mod events;
 mod health;
 mod login;
 mod metrics;
+pub mod models;
 mod oidc;
 mod people;
 pub mod profiles;
+mod runs;
 mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -25,6 +27,8 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(events::router())
         .merge(metrics::router())
         .merge(alerts::router())
+        .merge(models::router())
+        .merge(runs::router())
         .merge(uploads::router())
         .merge(login::router())
         .merge(oidc::router())

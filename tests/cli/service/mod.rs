@@ -5,6 +5,7 @@ mod authorization;
 mod auths;
 mod connections;
 mod health;
+mod models;
 mod oidc;
 mod people;
 mod profiles;
