@@ -271,6 +271,10 @@ impl Scheduler {
         self.core.watch.fault()
     }
 
+    pub fn options(&self) -> &SchedulerOptions {
+        &self.core.options
+    }
+
     /// Looks at what is due without waiting for the next second: the project changed, for one.
     pub fn wake(&self) {
         self.core.due.wake();
