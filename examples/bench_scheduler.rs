@@ -98,8 +98,9 @@ async fn hour(scheduler: &Scheduler, engines: &Arc<dyn Engines>, clock: &ManualC
     loop {
         ticks.push(tick(scheduler).await?);
         let now = clock.now();
-        let due = engines.engine().project.models.keys().filter_map(|slug| scheduler.status(slug));
-        let passed = due.filter(|status| status.next.is_some_and(|next| next > now)).count();
+        let engine = engines.engine();
+        let known = engine.project.models.keys().filter_map(|slug| scheduler.status(slug));
+        let passed = known.filter(|status| status.next.is_some_and(|next| next > now)).count();
         queued.push(passed - before);
         before = passed;
         if passed == models {

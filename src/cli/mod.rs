@@ -224,13 +224,12 @@ impl Context {
     async fn open(&self) -> Result<Engine, CliError> {
         let project = self.load()?;
         let memory_limit = self.memory_limit(&project);
-        Ok(Engine::open(project, memory_limit, Arc::new(SystemClock)).await?)
+        Ok(Engine::open(project, memory_limit, clock::of_process()).await?)
     }
 
     /// Opens the project's state, and brings it to a consistent one after whatever happened before.
     async fn engine(&self) -> Result<Engine, CliError> {
         let engine = self.open().await?;
-        let engine = Engine::open(project, memory_limit, clock::of_process()).await?;
         engine.recover().await?;
         Ok(engine)
     }

@@ -35,7 +35,7 @@ use async_trait::async_trait;
 pub use files::ProjectFault;
 pub use planner::{Limits, Started, Stopped};
 pub use slots::RunningRun;
-pub use status::ScheduleStatus;
+pub use status::{QueuedRun, ScheduleStatus, UpcomingRun};
 
 use self::clockwork::Clockwork;
 use self::core::Core;
@@ -264,6 +264,16 @@ impl Scheduler {
     /// What runs; those that began first, first.
     pub fn running(&self) -> Vec<RunningRun> {
         self.core.slots.all()
+    }
+
+    /// What waits, in the order in which it was queued.
+    pub fn queued(&self) -> Vec<QueuedRun> {
+        self.read(|planner| status::queued(planner))
+    }
+
+    /// When models are to begin by themselves, the next one first.
+    pub fn upcoming(&self, limit: usize) -> Vec<UpcomingRun> {
+        self.read(|planner| status::upcoming(planner, limit))
     }
 
     /// What is wrong with the project's files, while the project as it was before is in use.
