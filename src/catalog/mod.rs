@@ -12,12 +12,16 @@ pub mod idempotency;
 pub mod people;
 pub mod schedule;
 
+mod publications;
+
 use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
+
+pub use publications::Published;
 
 use crate::store::{Cut, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};

@@ -155,6 +155,11 @@ impl Engine {
         &self.state
     }
 
+    /// Files that make lookups fast, derived from the store: local, and free to be removed.
+    pub fn serving_folder(&self) -> PathBuf {
+        self.state.join("serving")
+    }
+
     fn spill_folder(&self) -> PathBuf {
         self.state.join("spill")
     }

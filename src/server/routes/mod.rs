@@ -1,6 +1,8 @@
 //! The endpoints: one file an area, merged here.
 
 mod health;
+pub mod profiles;
+mod schedule;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -8,5 +10,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router())
+    OpenApiRouter::new().merge(health::router()).merge(profiles::router()).merge(schedule::router())
 }

@@ -18,6 +18,10 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/docs", ""),
     ("GET", "/docs/", ""),
     ("GET", "/docs/{*file}", ""),
+    ("GET", "/v2/schedule", "runs:read"),
+    ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
+    ("POST", "/v2/sql", "profiles:query"),
+    ("GET", "/v2/changes", "profiles:query"),
 ];
 
 /// What each role may do, as docs/security.md says.

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod health;
+mod profiles;
 mod schedule;
 
 use std::io::{BufRead, BufReader, Read};
