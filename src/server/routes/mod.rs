@@ -1,8 +1,11 @@
 //! The endpoints: one file an area, merged here.
 
+mod alerts;
 mod health;
+mod metrics;
 pub mod profiles;
 mod schedule;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -10,5 +13,11 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(profiles::router()).merge(schedule::router())
+    OpenApiRouter::new()
+        .merge(health::router())
+        .merge(metrics::router())
+        .merge(alerts::router())
+        .merge(profiles::router())
+        .merge(schedule::router())
+        .merge(uploads::router())
 }

@@ -1,9 +1,11 @@
 //! The service as a client meets it: the program started as a process, driven over HTTP.
 
+mod alerts;
 mod authorization;
 mod health;
 mod profiles;
 mod schedule;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
