@@ -115,7 +115,7 @@ impl Serve {
         };
         let stop = context.cancel.clone();
         let service = Service::open(project, service_options, clock::of_process()).await?;
-        let scheduler = Scheduler::start(service.clone(), SchedulerOptions { limits }).await?;
+        let scheduler = Scheduler::open(service.clone(), SchedulerOptions { limits }).await?;
         let engines = service.clone();
         let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
         let people = People::new(service.catalog(), service.clock());
@@ -138,6 +138,7 @@ impl Serve {
         let stop_reading = stop.clone();
         let fresh = tokio::spawn(async move { profiles.keep_fresh(stop_reading).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let (beginning, failed) = (scheduler.clone(), stop.clone());
         let served = server::serve(router, &options, stop.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
@@ -151,6 +152,13 @@ impl Serve {
                 let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
                 output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
             }
+            // not before: a start that fails on its address has queried nothing
+            tokio::spawn(async move {
+                if let Err(error) = beginning.begin().await {
+                    tracing::error!(%error, "the schedule cannot be followed: the service stops");
+                    failed.cancel();
+                }
+            });
         });
         // requests and runs end side by side
         let (grace, stopping) = (self.grace, stop.clone());

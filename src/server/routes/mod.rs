@@ -12,6 +12,7 @@ mod oidc;
 mod people;
 pub mod profiles;
 mod runs;
+mod schedule;
 mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -29,6 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(alerts::router())
         .merge(models::router())
         .merge(runs::router())
+        .merge(schedule::router())
         .merge(uploads::router())
         .merge(login::router())
         .merge(oidc::router())

@@ -39,6 +39,7 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("PUT", "/v2/auth/{type}/{id}", "authorizations:write"),
     ("DELETE", "/v2/auth/{type}/{id}", "authorizations:write"),
     ("GET", "/v2/event", "events:read"),
+    ("GET", "/v2/schedule", "runs:read"),
     ("GET", "/metrics", "operations:read"),
     ("GET", "/v2/alert", "alerts:read"),
     ("GET", "/v2/alert/delivery", "alerts:read"),

@@ -9,6 +9,7 @@ mod models;
 mod oidc;
 mod people;
 mod profiles;
+mod schedule;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
