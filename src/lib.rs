@@ -24,6 +24,7 @@ pub mod memory;
 pub mod model;
 pub mod people;
 pub mod profiles;
+pub mod scheduler;
 pub mod secrets;
 pub mod server;
 pub mod service;

@@ -11,6 +11,7 @@ pub mod events;
 pub mod idempotency;
 pub mod people;
 mod publications;
+pub mod schedule;
 
 pub use publications::Published;
 

@@ -21,14 +21,13 @@ mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::catalog::CatalogError;
-use crate::clock::SystemClock;
+use crate::clock;
 use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
@@ -231,6 +230,7 @@ impl Context {
     /// Opens the project's state, and brings it to a consistent one after whatever happened before.
     async fn engine(&self) -> Result<Engine, CliError> {
         let engine = self.open().await?;
+        let engine = Engine::open(project, memory_limit, clock::of_process()).await?;
         engine.recover().await?;
         Ok(engine)
     }

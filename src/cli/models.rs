@@ -1,7 +1,6 @@
 //! `models`
 
 use super::{CliError, Context, Outcome, output};
-use crate::clock::{Clock, SystemClock};
 use crate::sync::report::RunStatus;
 
 /// List the models: what they are, how they stand, when they run
@@ -14,7 +13,7 @@ pub struct Models {}
 impl Models {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
         let engine = context.engine().await?;
-        let now = SystemClock.now();
+        let now = engine.clock.now();
         let mut all = Vec::new();
         for model in engine.project.models.values() {
             let last = engine.catalog.runs(Some(&model.slug), 20).await?;

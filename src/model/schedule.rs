@@ -108,6 +108,24 @@ impl Schedule {
             }
         }
     }
+
+    /// The first time after `now` among those that follow the due time `due`: what was missed between the two counts
+    /// as one, and `every` keeps its rhythm.
+    pub fn following(&self, due: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Self::Every(interval) => {
+                let interval = TimeDelta::from_std(*interval).unwrap_or(TimeDelta::MAX);
+                // intervals are a minute at least and weeks at most, so none of this overflows
+                let behind = (now - due).num_microseconds().unwrap_or(0).max(0);
+                let step = interval.num_microseconds().unwrap_or(i64::MAX).max(1);
+                due + TimeDelta::microseconds((behind / step + 1).saturating_mul(step))
+            }
+            Self::Cron { .. } => {
+                let next = self.next_after(Some(due), now.max(due));
+                if next > now { next } else { self.next_after(Some(now), now) }
+            }
+        }
+    }
 }
 
 /// `every 1h`, `cron 0 6 * * 1-5 Europe/Berlin`, or the five fields of a cron expression with or without a time zone.
@@ -255,6 +273,26 @@ mod tests {
         assert_eq!(hourly.next_after(None, now), now);
         let daily: Schedule = "cron 0 6 * * *".parse().unwrap();
         assert_eq!(daily.next_after(None, now), utc("2026-01-01T06:00:00Z"));
+    }
+
+    #[test]
+    fn what_was_missed_counts_as_one_and_every_keeps_its_rhythm() {
+        let following =
+            |schedule: &str, due: &str, now: &str| schedule.parse::<Schedule>().unwrap().following(utc(due), utc(now));
+        let due = "2026-01-01T00:05:00Z";
+        assert_eq!(following("every 1h", due, due), utc("2026-01-01T01:05:00Z"));
+        assert_eq!(following("every 1h", due, "2026-01-01T07:30:00Z"), utc("2026-01-01T08:05:00Z"));
+        assert_eq!(following("every 1h", due, "2026-01-01T08:05:00Z"), utc("2026-01-01T09:05:00Z"));
+        assert_eq!(following("every 1h", due, "2025-06-01T00:00:00Z"), utc("2026-01-01T01:05:00Z"));
+        assert_eq!(
+            following("cron 0 6 * * *", "2026-01-01T06:00:00Z", "2026-01-09T07:00:00Z"),
+            utc("2026-01-10T06:00:00Z")
+        );
+        // Berlin, 2026-10-25: 02:30 comes twice and counts once
+        let berlin = "cron 30 2 * * * Europe/Berlin";
+        assert_eq!(following(berlin, "2026-10-25T00:30:00Z", "2026-10-25T00:30:04Z"), utc("2026-10-26T01:30:00Z"));
+        // the clock stood between the two 02:30 when the missed one was caught up: it is not due again
+        assert_eq!(following(berlin, "2026-10-25T00:30:00Z", "2026-10-25T00:50:00Z"), utc("2026-10-26T01:30:00Z"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub enum SyncError {
     #[error("the removals of run `{run}` were {status} already")]
     HoldEnded { run: String, status: String },
     #[error("{rows} rows{} are too many for a memory limit of {}", if *.more { " and more" } else { "" }, bytesize::ByteSize(*.limit))]
-    TooManyRows { rows: u64, more: bool, limit: u64 },
+    TooManyRows { rows: u64, more: bool, limit: u64, runs: usize },
     #[error("the result is committed, but not visible yet: {0}")]
     NotVisible(Box<SyncError>),
     #[error("cancelled")]
@@ -117,8 +117,8 @@ impl SyncError {
             Self::HoldEnded { status, .. } if status == "superseded" => {
                 "a later run compared anew: `cloud-connect runs` shows whether it is held".into()
             }
-            Self::TooManyRows { rows, .. } if *rows < u64::from(u32::MAX) => {
-                let least = MemoryPlan::limit_for(*rows).div_ceil(1 << 20);
+            Self::TooManyRows { rows, runs, .. } if *rows < u64::from(u32::MAX) => {
+                let least = MemoryPlan::limit_for(*rows, *runs).div_ceil(1 << 20);
                 format!("give it `--memory-limit {least}MiB` or more (or `memory_limit:` in cloud-connect.yml)")
             }
             Self::TooManyRows { .. } => "split the model: a record store holds less than 4,294,967,295 rows".into(),

@@ -165,7 +165,7 @@ impl Engine {
     fn check_rows(&self, rows: u64, more: bool) -> Result<(), SyncError> {
         // the last number stands for no row
         if rows > self.memory.hashes || rows >= u64::from(u32::MAX) {
-            return Err(SyncError::TooManyRows { rows, more, limit: self.memory.limit });
+            return Err(SyncError::TooManyRows { rows, more, limit: self.memory.limit, runs: self.memory.runs });
         }
         Ok(())
     }

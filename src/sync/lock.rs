@@ -14,12 +14,26 @@ pub struct ModelLock(#[expect(dead_code, reason = "held, not read")] File);
 #[derive(Debug)]
 pub struct PublishLock(#[expect(dead_code, reason = "held, not read")] File);
 
+/// Held by the one service of a project.
+#[derive(Debug)]
+pub struct ServiceLock(#[expect(dead_code, reason = "held, not read")] File);
+
 fn open(folder: &Path, name: &str) -> Result<File, std::io::Error> {
     std::fs::create_dir_all(folder)?;
     File::options().read(true).write(true).create(true).truncate(false).open(folder.join(name))
 }
 
 impl Engine {
+    /// The lock of the one service of this project; none while another has it.
+    pub fn service_lock(&self) -> Result<Option<ServiceLock>, SyncError> {
+        let file = open(&self.lock_folder(), "service.lock")?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(ServiceLock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e.into()),
+        }
+    }
+
     /// The model's lock, or [`SyncError::AlreadyRunning`].
     pub(super) fn model_lock(&self, model: &str) -> Result<ModelLock, SyncError> {
         let mut file = open(&self.lock_folder(), &format!("model-{model}.lock"))?;

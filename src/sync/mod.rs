@@ -35,6 +35,7 @@ use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use chrono::{DateTime, Utc};
 
 pub use error::SyncError;
+pub use lock::ServiceLock;
 pub use plan::Plan;
 pub use publishing::{ChangeSample, Samples};
 
@@ -101,8 +102,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the project's state, creating it where there is none.
+    /// Opens the project's state, creating it where there is none, for one run at a time.
     pub async fn open(project: Project, memory_limit: u64, clock: Arc<dyn Clock>) -> Result<Self, SyncError> {
+        Self::open_for_runs(project, memory_limit, 1, clock).await
+    }
+
+    /// [`Engine::open`] for so many runs at once, which share the memory limit. `memory.runs` says how many it allows.
+    pub async fn open_for_runs(
+        project: Project,
+        memory_limit: u64,
+        runs: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SyncError> {
         let state = match &project.store {
             StoreLocation::Directory(directory) => directory.clone(),
             StoreLocation::ObjectStore(_) => project.root.join(".cloud-connect"),
@@ -110,7 +121,8 @@ impl Engine {
         std::fs::create_dir_all(&state)?;
         let store = Store::open(&project.store)?;
         let catalog = Catalog::open(&state.join("catalog.db")).await?;
-        let memory = MemoryPlan::new(memory_limit, std::thread::available_parallelism().map_or(2, usize::from));
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let memory = MemoryPlan::for_runs(memory_limit, cores, runs);
         let files = Arc::new(project);
         let mut engine =
             Self { project: files.clone(), files, unusable: Arc::default(), store, catalog, clock, memory, state };

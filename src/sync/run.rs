@@ -50,14 +50,28 @@ pub(super) struct Outcome {
 impl Engine {
     /// Runs a model. What goes wrong is in the report.
     pub async fn run(&self, slug: &str, progress: &dyn Progress, cancel: &CancellationToken) -> RunReport {
-        let run_id = Uuid::now_v7().to_string();
-        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
+        let mut report = RunReport::new(Uuid::now_v7().to_string(), slug.to_string(), RunKind::Sync, self.clock.now());
         if let Err(error) = self.run_recorded(&mut report, progress, cancel).await {
             report.fail(&error, self.clock.now());
         }
         report
     }
 
+    /// [`Engine::run`] under this id. An error says why the run did not begin, and left no record; what goes wrong
+    /// after that is in the report.
+    pub async fn run_as(
+        &self,
+        run_id: String,
+        slug: &str,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<RunReport, SyncError> {
+        let mut report = RunReport::new(run_id, slug.to_string(), RunKind::Sync, self.clock.now());
+        self.run_recorded(&mut report, progress, cancel).await?;
+        Ok(report)
+    }
+
+    /// An error: the run did not begin.
     async fn run_recorded(
         &self,
         report: &mut RunReport,

@@ -182,13 +182,15 @@ async fn enter_file(
     let texts = identity_texts(rows.column(0))?;
     let schema = rows.schema();
     let (fields, columns) = attributes(schema.fields(), rows.columns(), definition.activated);
-    let mut objects = ObjectEncoder::new(fields, columns)?;
     let owners: Vec<Option<Uuid>> = profiles.iter().copied().map(Some).collect();
     links.claim_of(definition, &rows, &owners)?;
-    for (row, profile) in profiles.into_iter().enumerate() {
-        let after = objects.object(row, |_| true);
-        log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after));
+    {
+        // ends before the next wait: it cannot go to another thread
+        let mut objects = ObjectEncoder::new(fields, columns)?;
+        for (row, profile) in profiles.into_iter().enumerate() {
+            let after = objects.object(row, |_| true);
+            log.push(ProfileChange::Entered, profile, texts.value(row), None, Some(&after));
+        }
     }
-    drop(objects);
     Ok(log.flush_full().await?)
 }
