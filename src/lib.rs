@@ -33,3 +33,4 @@ pub mod sync;
 pub mod values;
 pub mod vault;
 pub mod warehouse;
+pub mod workers;
