@@ -22,6 +22,8 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
+pub use publications::Published;
+
 use crate::store::{Cut, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
 

@@ -13,6 +13,8 @@
 //! by this process ([`ProfileService::published`] says so) or another ([`POLL`] finds out).
 //!
 //! Invariants:
+//! - what computes (queries, serving files, lookups without these) does so on the [`crate::workers`]' threads, so that
+//!   lookups do not wait for it;
 //! - a lookup answers from one cut, and exactly what [`super::ProfileReader::lookup`] answers from that cut;
 //! - a lookup never waits for serving files to be written: until the first view is there it goes through a
 //!   [`super::ProfileReader`], and later the view before answers while the next one is prepared. So an answer is as old
@@ -37,6 +39,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use futures::StreamExt;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +56,8 @@ use folder::Folder;
 pub const POLL: Duration = Duration::from_millis(500);
 /// After so long without a lookup, memory is given back; the serving files stay.
 pub const IDLE: Duration = Duration::from_secs(15 * 60);
+/// So many batches of a query are computed before they are asked for.
+const BATCHES_AHEAD: usize = 2;
 /// So many publications are looked at for a page of the change log.
 const PUBLICATIONS_A_PAGE: u32 = 500;
 /// Lookups without serving files at a time: each reads megabytes.
@@ -137,7 +144,7 @@ impl ProfileService {
     ///
     /// # Errors
     /// [`ProfilesError::UnknownField`] when the field identifies nobody.
-    pub async fn lookup(&self, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
+    pub async fn lookup(self: &Arc<Self>, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
         let begin = Instant::now();
         let found = self.find(field, value, None).await;
         metrics::histogram!("cloud_connect_lookup_seconds").record(begin.elapsed());
@@ -151,11 +158,21 @@ impl ProfileService {
     }
 
     /// [`Self::lookup`], as of a moment in the past. Reads the store: slow.
-    pub async fn lookup_as_of(&self, field: &str, value: &str, as_of: &AsOf) -> Result<Option<Profile>, ServingError> {
+    pub async fn lookup_as_of(
+        self: &Arc<Self>,
+        field: &str,
+        value: &str,
+        as_of: &AsOf,
+    ) -> Result<Option<Profile>, ServingError> {
         self.find(field, value, Some(as_of)).await
     }
 
-    async fn find(&self, field: &str, value: &str, as_of: Option<&AsOf>) -> Result<Option<Profile>, ServingError> {
+    async fn find(
+        self: &Arc<Self>,
+        field: &str,
+        value: &str,
+        as_of: Option<&AsOf>,
+    ) -> Result<Option<Profile>, ServingError> {
         let engine = (self.engine)();
         let identity = engine.project.identities.iter().find(|identity| identity.field == field);
         let Some(identity) = identity else {
@@ -177,7 +194,44 @@ impl ProfileService {
         }
         // closed never, so whoever waits comes in
         let _turn = self.scans.acquire().await.ok();
-        Ok(self.reader(as_of).await?.lookup(field, &value).await?)
+        let (service, as_of) = (Arc::clone(self), as_of.cloned());
+        let (field, value) = (field.to_string(), value.into_owned());
+        self.compute(async move { Ok(service.reader(as_of.as_ref()).await?.lookup(&field, &value).await?) }).await
+    }
+
+    /// Does it on the threads that may be kept busy.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
+    ) -> Result<T, ServingError> {
+        let done = (self.engine)().workers.spawn(Box::pin(work)).await;
+        done.unwrap_or_else(|e| Err(SyncError::Bug(e.to_string()).into()))
+    }
+
+    /// A query's rows; see [`ProfileReader::sql`]. It ends when the stream is dropped.
+    pub async fn sql(
+        self: &Arc<Self>,
+        query: String,
+        as_of: Option<AsOf>,
+    ) -> Result<SendableRecordBatchStream, ServingError> {
+        let service = Arc::clone(self);
+        self.compute(async move {
+            let reader = service.reader(as_of.as_ref()).await?;
+            let mut rows = reader.sql(&query).await?;
+            let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
+            let sender = stream.tx();
+            stream.spawn(async move {
+                while let Some(batch) = rows.next().await {
+                    // nobody waits for it any more
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            Ok(stream.build())
+        })
+        .await
     }
 
     /// Reads as of now, or of a moment in the past. The one of now is kept, with what it learnt, until something is
@@ -204,6 +258,17 @@ impl ProfileService {
 
     /// A page of the change log, from that place on. `model`, `only`: of this model, of this kind.
     pub async fn changes(
+        self: &Arc<Self>,
+        from: Position,
+        model: Option<String>,
+        only: Option<String>,
+        limit: usize,
+    ) -> Result<Changes, ServingError> {
+        let service = Arc::clone(self);
+        self.compute(async move { service.read_changes(from, model.as_deref(), only.as_deref(), limit).await }).await
+    }
+
+    async fn read_changes(
         &self,
         from: Position,
         model: Option<&str>,
@@ -238,14 +303,15 @@ impl ProfileService {
     }
 
     /// Prepares the view of what is visible now, if it is not there; its memory in bytes.
-    pub async fn warm(&self) -> Result<u64, ServingError> {
+    pub async fn warm(self: &Arc<Self>) -> Result<u64, ServingError> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        self.refresh().await?;
+        let service = Arc::clone(self);
+        self.compute(async move { service.refresh().await }).await?;
         Ok(self.view().map_or(0, |current| current.made.memory()))
     }
 
     /// Replaces the view when something was published, until `stop`. Run it once, as a task of its own.
-    pub async fn keep_fresh(&self, stop: CancellationToken) {
+    pub async fn keep_fresh(self: &Arc<Self>, stop: CancellationToken) {
         let (mut seen, mut last) = (0, Instant::now());
         let mut failing = false;
         while stop.run_until_cancelled(tokio::time::timeout(POLL, self.wake.notified())).await.is_some() {
@@ -256,7 +322,9 @@ impl ProfileService {
                 self.rest().await;
                 continue;
             }
-            match stop.run_until_cancelled(self.refresh()).await {
+            let service = Arc::clone(self);
+            let refreshed = self.compute(async move { service.refresh().await });
+            match stop.run_until_cancelled(refreshed).await {
                 None => return,
                 Some(Ok(())) => failing = false,
                 // said once: it is tried again at every poll, and lookups go on in the view that is there

@@ -144,10 +144,7 @@ pub async fn query(State(app): State<App>, caller: Caller, Json(query): Json<Sql
     let slot = app.queries.take(caller.id())?;
     let deadline = Instant::now() + TIMEOUT;
     let as_of = query.as_of.as_deref().map(str::parse::<AsOf>).transpose()?;
-    let begin = async {
-        let reader = app.profiles.reader(as_of.as_ref()).await?;
-        Ok::<_, ApiError>(reader.sql(&query.query).await?)
-    };
+    let begin = app.profiles.sql(query.query, as_of);
     let stream = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_long())??;
     let most = if query.format == Format::Json { MAX_ROWS } else { MAX_STREAMED_ROWS };
     let limit = query.limit.unwrap_or(DEFAULT_ROWS).min(most);
