@@ -33,10 +33,13 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
+use crate::alerts::Alerts;
 use crate::people::People;
 use crate::profiles::serving::ProfileService;
 use crate::scheduler::Scheduler;
 use crate::service::Service;
+use crate::telemetry::Telemetry;
+use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -58,6 +61,7 @@ pub struct ServeOptions {
     pub rate_limit: u32,
     /// Lookups a second by caller; 0: no limit.
     pub lookup_rate_limit: u32,
+    pub uploads: UploadOptions,
     /// How long running requests and runs may take to end.
     pub grace: Duration,
 }
@@ -112,6 +116,9 @@ pub struct Actors {
     pub people: People,
     /// The profiles that are visible now.
     pub profiles: Arc<ProfileService>,
+    pub uploads: Uploads,
+    pub alerts: Arc<Alerts>,
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// The state that handlers reach, and the router of all endpoints.

@@ -1,8 +1,10 @@
 //! The service as a client meets it: the program started as a process, driven over HTTP.
 
+mod alerts;
 mod authorization;
 mod health;
 mod profiles;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
