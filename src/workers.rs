@@ -23,7 +23,7 @@ impl Workers {
     /// Runs the task there, as [`tokio::spawn`] does here.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
-        F: Future<Output: Send> + Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
         match self.started.get_or_init(start).as_ref().and_then(|threads| threads.0.as_ref()) {
             Some(runtime) => runtime.spawn(task),
