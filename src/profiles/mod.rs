@@ -57,7 +57,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::SessionContext;
 
-pub use changes::{Change, Changes, NotAPosition, Position};
+pub use changes::{Change, Changes, NotAPosition, Position, WantedChanges};
 pub use error::ProfilesError;
 pub use lookup::{LookupOptions, Profile};
 

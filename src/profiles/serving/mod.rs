@@ -45,7 +45,7 @@ use futures::StreamExt;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Changes, NotAPosition, Position, Profile, ProfileReader, ProfilesError};
+use super::{Changes, NotAPosition, Position, Profile, ProfileReader, ProfilesError, WantedChanges};
 use crate::catalog::{AsOf, CatalogError};
 use crate::identity::normalize;
 use crate::store::{Cut, Version};
@@ -256,25 +256,13 @@ impl ProfileService {
         Ok((seq, made))
     }
 
-    /// A page of the change log, from that place on. `model`, `only`: of this model, of this kind.
-    pub async fn changes(
-        self: &Arc<Self>,
-        from: Position,
-        model: Option<String>,
-        only: Option<String>,
-        limit: usize,
-    ) -> Result<Changes, ServingError> {
+    /// A page of the change log, from that place on.
+    pub async fn changes(self: &Arc<Self>, from: Position, wanted: WantedChanges) -> Result<Changes, ServingError> {
         let service = Arc::clone(self);
-        self.compute(async move { service.read_changes(from, model.as_deref(), only.as_deref(), limit).await }).await
+        self.compute(async move { service.read_changes(from, &wanted).await }).await
     }
 
-    async fn read_changes(
-        &self,
-        from: Position,
-        model: Option<&str>,
-        only: Option<&str>,
-        limit: usize,
-    ) -> Result<Changes, ServingError> {
+    async fn read_changes(&self, from: Position, wanted: &WantedChanges) -> Result<Changes, ServingError> {
         let (newest, reader) = self.reader_of_now().await?;
         let newest = newest.unwrap_or(0);
         if from.publication > newest + 1 {
@@ -282,11 +270,11 @@ impl ProfileService {
             return Err(NotAPosition.into());
         }
         let catalog = &(self.engine)().catalog;
-        let publications = catalog.publications(from.publication, newest, model, PUBLICATIONS_A_PAGE).await?;
+        let publications = catalog.publications(from.publication, newest, PUBLICATIONS_A_PAGE).await?;
         // where the log goes on: behind the last publication that was looked at, or behind all
         let cut = publications.len() == PUBLICATIONS_A_PAGE as usize;
         let last = publications.last().filter(|_| cut).map_or(newest, |last| last.seq);
-        let mut page = reader.changes(&publications, from, only, limit, Position::of(last + 1)).await?;
+        let mut page = reader.changes(&publications, from, wanted, Position::of(last + 1)).await?;
         page.more |= cut;
         Ok(page)
     }
