@@ -45,7 +45,7 @@ use futures::StreamExt;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Changes, NotAPosition, Position, Profile, ProfileReader, ProfilesError, WantedChanges};
+use super::{Changes, Member, NotAPosition, Position, Profile, ProfileReader, ProfilesError, WantedChanges};
 use crate::catalog::{AsOf, CatalogError};
 use crate::identity::normalize;
 use crate::store::{Cut, Version};
@@ -277,6 +277,20 @@ impl ProfileService {
         let mut page = reader.changes(&publications, from, wanted, Position::of(last + 1)).await?;
         page.more |= cut;
         Ok(page)
+    }
+
+    /// A page of a model's members; see [`ProfileReader::members_after`].
+    pub async fn members_after(
+        self: &Arc<Self>,
+        slug: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Member>, ServingError> {
+        let service = Arc::clone(self);
+        self.compute(
+            async move { Ok(service.reader(None).await?.members_after(&slug, after.as_deref(), limit).await?) },
+        )
+        .await
     }
 
     /// Behind the newest change.

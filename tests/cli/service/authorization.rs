@@ -26,6 +26,7 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
     ("POST", "/v2/sql", "profiles:query"),
     ("GET", "/v2/changes", "profiles:query"),
+    ("GET", "/v2/datamodel/{id}/members", "profiles:query"),
     ("POST", "/v2/upload", "profiles:write"),
     ("GET", "/v2/upload", "runs:read"),
     ("GET", "/v2/upload/{id}", "runs:read"),

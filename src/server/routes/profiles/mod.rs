@@ -2,6 +2,7 @@
 
 mod changes;
 mod lookup;
+mod members;
 mod rows;
 mod sql;
 
@@ -27,5 +28,9 @@ impl From<ServingError> for ApiError {
 }
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(lookup::get)).routes(routes!(sql::query)).routes(routes!(changes::list))
+    OpenApiRouter::new()
+        .routes(routes!(lookup::get))
+        .routes(routes!(sql::query))
+        .routes(routes!(changes::list))
+        .routes(routes!(members::list))
 }

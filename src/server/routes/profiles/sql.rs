@@ -107,7 +107,8 @@ impl Default for QuerySlots {
 }
 
 impl QuerySlots {
-    fn take(&self, caller: &str) -> Result<Slot, ApiError> {
+    /// The right to run one, or when to try again.
+    pub(super) fn take(&self, caller: &str) -> Result<Slot, ApiError> {
         let busy =
             |message: &str| ApiError::too_many(message, RETRY_AFTER).with_hint("wait as long as Retry-After says");
         let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| busy("too many queries are under way"))?;
@@ -121,7 +122,7 @@ impl QuerySlots {
 
 /// The right to run a query, until it is dropped.
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     callers: Arc<Mutex<HashSet<String>>>,
     caller: String,
     _permit: OwnedSemaphorePermit,
