@@ -54,7 +54,7 @@ pub struct SqlQuery {
     limit: Option<u64>,
     /// `json` when left out.
     #[serde(default)]
-    format: Format,
+    format: RowFormat,
     /// As a run (its id) left things, or as of a time.
     #[serde(default)]
     as_of: Option<String>,
@@ -63,7 +63,7 @@ pub struct SqlQuery {
 /// How rows are written.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum RowFormat {
     /// An answer as all others.
     #[default]
     Json,
@@ -149,15 +149,15 @@ pub async fn query(State(app): State<App>, caller: Caller, Json(query): Json<Sql
     let as_of = query.as_of.as_deref().map(str::parse::<AsOf>).transpose()?;
     let begin = app.profiles.sql(query.query, as_of);
     let stream = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_long())??;
-    let most = if query.format == Format::Json { MAX_ROWS } else { MAX_STREAMED_ROWS };
+    let most = if query.format == RowFormat::Json { MAX_ROWS } else { MAX_STREAMED_ROWS };
     let limit = query.limit.unwrap_or(DEFAULT_ROWS).min(most);
     let content_type = match query.format {
-        Format::Json => {
+        RowFormat::Json => {
             let collected = tokio::time::timeout_at(deadline, collect(stream, limit as usize)).await;
             return Ok(Answer::of(collected.map_err(|_| too_long())??).into_response());
         }
-        Format::Ndjson => "application/x-ndjson",
-        Format::Csv => "text/csv; charset=utf-8",
+        RowFormat::Ndjson => "application/x-ndjson",
+        RowFormat::Csv => "text/csv; charset=utf-8",
     };
     let lines =
         lines(Lines { stream, rest: None, format: query.format, left: limit, deadline, begun: false, _slot: slot });
@@ -213,7 +213,7 @@ struct Lines {
     stream: SendableRecordBatchStream,
     /// What of a batch is not written yet.
     rest: Option<RecordBatch>,
-    format: Format,
+    format: RowFormat,
     left: u64,
     deadline: Instant,
     begun: bool,
@@ -250,8 +250,8 @@ fn lines(lines: Lines) -> impl Stream<Item = std::io::Result<Bytes>> {
         };
         lines.left -= batch.num_rows() as u64;
         let text = match lines.format {
-            Format::Csv => csv(&batch, !lines.begun),
-            Format::Json | Format::Ndjson => ndjson(&batch),
+            RowFormat::Csv => csv(&batch, !lines.begun),
+            RowFormat::Json | RowFormat::Ndjson => ndjson(&batch),
         };
         lines.begun = true;
         Ok(Some((Bytes::from(text.map_err(std::io::Error::other)?), lines)))
