@@ -105,7 +105,9 @@ pub struct ProfileService {
     refreshing: Mutex<()>,
     wake: Notify,
     scans: Semaphore,
+    /// How often the view, and how often the reader of now, was asked for.
     lookups: AtomicU64,
+    readings: AtomicU64,
 }
 
 /// Something that was made for a publication, by an engine.
@@ -137,6 +139,7 @@ impl ProfileService {
             wake: Notify::new(),
             scans: Semaphore::new(SCANS),
             lookups: AtomicU64::new(0),
+            readings: AtomicU64::new(0),
         }
     }
 
@@ -245,6 +248,7 @@ impl ProfileService {
 
     /// Reads as of now, and the number of the newest publication that is certainly seen.
     async fn reader_of_now(&self) -> Result<(Option<i64>, Arc<ProfileReader>), ServingError> {
+        self.readings.fetch_add(1, Ordering::Relaxed);
         let engine = (self.engine)();
         let mut kept = self.reader.lock().await;
         let seq = engine.catalog.newest_publication().await?;
@@ -314,14 +318,15 @@ impl ProfileService {
 
     /// Replaces the view when something was published, until `stop`. Run it once, as a task of its own.
     pub async fn keep_fresh(self: &Arc<Self>, stop: CancellationToken) {
-        let (mut seen, mut last) = (0, Instant::now());
+        let (mut lookups, mut readings) = (Use::new(), Use::new());
         let mut failing = false;
         while stop.run_until_cancelled(tokio::time::timeout(POLL, self.wake.notified())).await.is_some() {
-            let lookups = self.lookups.load(Ordering::Relaxed);
-            if lookups != seen {
-                (seen, last) = (lookups, Instant::now());
-            } else if lookups == 0 || last.elapsed() > IDLE {
-                self.rest().await;
+            // what nobody has asked for in a while gives its memory back
+            if readings.ended(&self.readings) {
+                *self.reader.lock().await = None;
+            }
+            if lookups.ended(&self.lookups) {
+                *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
                 continue;
             }
             let service = Arc::clone(self);
@@ -337,12 +342,6 @@ impl ProfileService {
                 }
             }
         }
-    }
-
-    /// Gives the memory back.
-    async fn rest(&self) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.reader.lock().await = None;
     }
 
     fn view(&self) -> Option<Arc<Moment<View>>> {
@@ -368,6 +367,27 @@ impl ProfileService {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
         folder.keep_only(next.made.paths(), next.engine.clock.now());
         Ok(())
+    }
+}
+
+/// How something is used, as far as a count tells that is looked at now and then.
+struct Use {
+    count: u64,
+    since: Instant,
+}
+
+impl Use {
+    fn new() -> Self {
+        Self { count: 0, since: Instant::now() }
+    }
+
+    /// Was it never used, or not for [`IDLE`]?
+    fn ended(&mut self, count: &AtomicU64) -> bool {
+        let count = count.load(Ordering::Relaxed);
+        if count != self.count {
+            *self = Self { count, since: Instant::now() };
+        }
+        count == 0 || self.since.elapsed() > IDLE
     }
 }
 
