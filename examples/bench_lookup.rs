@@ -1,15 +1,15 @@
-//! Measures point lookups: `cargo run --release --example bench_lookup [PROFILES] [DIRECTORY]`.
+//! Measures point lookups in process: `cargo run --release --example bench_lookup [PROFILES] [DIRECTORY]`.
 //!
 //! Writes a store of that many profiles (default 1,000,000; a `user_id` and an `email` each) and four models of five
 //! attributes that nine in ten of them are in, two on each key; then looks 20,000 random profiles up by either field,
-//! one in twenty of them unknown. Prints the latencies in process, with and without indexes, the indexes' memory, and
-//! how long some queries over the wide view take under the default memory limit. A directory that holds a store of an
-//! earlier call is read as it is.
+//! one in twenty of them unknown. Prints the latencies without an index, with one, and through serving files (what the
+//! service does; on one thread and on all), the memory that each takes, and how long some queries over the wide view take
+//! under the default memory limit. A directory that holds a store of an earlier call is read as it is.
 
 #![expect(clippy::print_stdout, reason = "a program that prints what it measured")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use arrow::array::{
 };
 use arrow::datatypes::SchemaRef;
 use cloud_connect::config::StoreLocation;
-use cloud_connect::profiles::{LookupOptions, ModelShape, ProfileReader};
+use cloud_connect::profiles::serving::View;
+use cloud_connect::profiles::{LookupOptions, ModelShape, Profile, ProfileReader};
 use cloud_connect::store::data_file::RollingWriter;
 use cloud_connect::store::schema::{identities_schema, records_schema, result_schema, split_hash, with_partition};
 use cloud_connect::store::{Commit, Cut, StagedFile, Store, TableId};
@@ -47,6 +48,7 @@ fn main() -> Fallible<()> {
 }
 
 async fn measure(profiles: u64, directory: PathBuf) -> Fallible<()> {
+    let serving = directory.join("serving");
     let store = Store::open(&StoreLocation::Directory(directory))?;
     let shapes: Vec<ModelShape> = (0..4).map(shape).collect();
     let begin = Instant::now();
@@ -64,13 +66,16 @@ async fn measure(profiles: u64, directory: PathBuf) -> Fallible<()> {
     let cold = open().await?;
     let found = cold.lookup("email", &value("email", profiles / 2)).await?;
     println!("open and first lookup, no index: {:.1?} ({})", begin.elapsed(), found.is_some());
-    report("no index", &cold, profiles, LOOKUPS / 100).await?;
+    report("no index", profiles, LOOKUPS / 100, async |field, value| Ok(cold.lookup(field, value).await?)).await?;
+
+    serve(&store, &cut, &shapes, &serving, profiles).await?;
 
     let indexed = open().await?.with_lookup(LookupOptions { index: true, max_index_bytes: 4 << 30 });
     let begin = Instant::now();
     let bytes = indexed.warm().await?;
     println!("indexes: {} MiB, built in {:.1?}", bytes >> 20, begin.elapsed());
-    report("indexed", &indexed, profiles, LOOKUPS).await?;
+    report("indexed", profiles, LOOKUPS, async |field, value| Ok(indexed.lookup(field, value).await?)).await?;
+    drop(indexed);
 
     for query in [
         "SELECT count(*) FROM profiles",
@@ -91,18 +96,73 @@ async fn measure(profiles: u64, directory: PathBuf) -> Fallible<()> {
     Ok(())
 }
 
-async fn report(what: &str, reader: &ProfileReader, profiles: u64, lookups: u64) -> Fallible<()> {
+/// Lookups through serving files: written, opened again, and asked.
+async fn serve(store: &Store, cut: &Cut, shapes: &[ModelShape], folder: &Path, profiles: u64) -> Fallible<()> {
+    let fields = ["user_id".to_string(), "email".to_string()];
+    let begin = Instant::now();
+    drop(View::open(store, cut, shapes, &fields, folder).await?);
+    let built = begin.elapsed();
+    let begin = Instant::now();
+    let view = Arc::new(View::open(store, cut, shapes, &fields, folder).await?);
+    let mut disk = 0;
+    for file in std::fs::read_dir(folder)? {
+        disk += file?.metadata()?.len();
+    }
+    println!(
+        "serving files: {} MiB, {} KiB in memory, built in {built:.1?}, opened in {:.1?}",
+        disk >> 20,
+        view.memory() >> 10,
+        begin.elapsed()
+    );
+    report("served", profiles, LOOKUPS, async |field, value| Ok(view.by_identity(field, value)?)).await?;
+    let begin = Instant::now();
+    for n in 0..LOOKUPS {
+        let (field, wanted, _) = wanted(n, profiles);
+        serde_json::to_vec(&view.by_identity(field, &wanted)?)?;
+    }
+    println!("served and serialized: mean {:.2?}", begin.elapsed() / LOOKUPS as u32);
+    let threads = std::thread::available_parallelism()?.get() as u64;
+    let begin = Instant::now();
+    let rounds = (0..threads).map(|_| {
+        let view = view.clone();
+        std::thread::spawn(move || {
+            (0..LOOKUPS * 5)
+                .filter(|n| {
+                    let (field, wanted, _) = wanted(*n, profiles);
+                    view.by_identity(field, &wanted).is_ok_and(|found| found.is_some())
+                })
+                .count()
+        })
+    });
+    for round in rounds.collect::<Vec<_>>() {
+        round.join().map_err(|_| "a thread failed")?;
+    }
+    let each = (LOOKUPS * 5 * threads) as f64 / begin.elapsed().as_secs_f64();
+    println!("served on {threads} threads: {each:.0} lookups/s");
+    Ok(())
+}
+
+/// The field and value of a lookup, and whether anybody has it.
+fn wanted(n: u64, profiles: u64) -> (&'static str, String, bool) {
+    let random = xxh3_64(&n.to_le_bytes());
+    let field = if random & 1 == 0 { "user_id" } else { "email" };
+    let known = !n.is_multiple_of(20);
+    (field, value(field, random % profiles + if known { 0 } else { profiles }), known)
+}
+
+async fn report(
+    what: &str,
+    profiles: u64,
+    lookups: u64,
+    lookup: impl AsyncFn(&str, &str) -> Fallible<Option<Profile>>,
+) -> Fallible<()> {
     let mut times = Vec::new();
     for n in 0..lookups {
-        let random = xxh3_64(&n.to_le_bytes());
-        let field = if random & 1 == 0 { "user_id" } else { "email" };
-        let missing = n % 20 == 0;
-        let profile = random % profiles + if missing { profiles } else { 0 };
-        let wanted = value(field, profile);
+        let (field, wanted, known) = wanted(n, profiles);
         let begin = Instant::now();
-        let found = reader.lookup(field, &wanted).await?;
+        let found = lookup(field, &wanted).await?;
         times.push(begin.elapsed());
-        assert_eq!(found.is_some(), !missing, "{wanted}");
+        assert_eq!(found.is_some(), known, "{wanted}");
     }
     times.sort_unstable();
     let at = |percent: f64| times[((times.len() - 1) as f64 * percent / 100.0) as usize];

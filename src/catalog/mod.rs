@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
+mod publications;
 pub mod schedule;
 mod uploads;
 
@@ -20,9 +21,11 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
+pub use publications::Published;
+pub use uploads::{CollectedEvent, Journalled, UploadPublication};
+
 use crate::store::{Cut, TableId, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
-pub use uploads::{CollectedEvent, Journalled, UploadPublication};
 
 /// What can go wrong in the catalog.
 #[derive(Debug, thiserror::Error)]

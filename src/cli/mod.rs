@@ -126,6 +126,8 @@ enum CliError {
     #[error("{0}")]
     People(#[from] PeopleError),
     #[error("{0}")]
+    Scheduler(#[from] crate::scheduler::SchedulerError),
+    #[error("{0}")]
     Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -171,6 +173,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Sync(e) => e.hint(),
             Self::Profiles(e) => e.hint(),
+            Self::Scheduler(e) => e.hint(),
             Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
             _ => None,
@@ -224,13 +227,12 @@ impl Context {
     async fn open(&self) -> Result<Engine, CliError> {
         let project = self.load()?;
         let memory_limit = self.memory_limit(&project);
-        Ok(Engine::open(project, memory_limit, Arc::new(SystemClock)).await?)
+        Ok(Engine::open(project, memory_limit, clock::of_process()).await?)
     }
 
     /// Opens the project's state, and brings it to a consistent one after whatever happened before.
     async fn engine(&self) -> Result<Engine, CliError> {
         let engine = self.open().await?;
-        let engine = Engine::open(project, memory_limit, clock::of_process()).await?;
         engine.recover().await?;
         Ok(engine)
     }

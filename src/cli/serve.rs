@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CliError, Context, Outcome, output};
-use crate::clock::SystemClock;
+use crate::clock;
 use crate::people::People;
-use crate::server::{self, ServeOptions};
+use crate::profiles::serving::ProfileService;
+use crate::scheduler::planner::Limits;
+use crate::scheduler::{Scheduler, SchedulerOptions};
+use crate::server::{self, Actors, ServeOptions};
 use crate::service::{Service, ServiceOptions};
-use crate::uploads::UploadOptions;
+use crate::uploads::{UploadOptions, Uploads};
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
 #[derive(Debug, clap::Args)]
@@ -35,6 +38,15 @@ pub struct Serve {
     /// Runs at once; they share the memory limit
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     max_runs: u16,
+    /// Of these, at once on one connection
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    max_runs_per_connection: u16,
+    /// The most that a model waits after its due time, so that not all begin at once
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    schedule_jitter: Duration,
+    /// A model that has not started so long after its time is late
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration)]
+    late_after: Duration,
     /// How long running requests and runs may take to end after a stop signal
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -76,19 +88,50 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
-        let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
+        let limits = Limits {
+            max_runs: usize::from(self.max_runs),
+            max_runs_per_connection: usize::from(self.max_runs_per_connection),
+            jitter: self.schedule_jitter,
+            late_after: self.late_after,
+        };
+        let stop = context.cancel.clone();
+        let service = Service::open(project, service_options, clock::of_process()).await?;
+        let scheduler = Scheduler::start(service.clone(), SchedulerOptions { limits }).await?;
+        let engines = service.clone();
+        let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
         let people = People::new(service.catalog(), service.clock());
-        let (app, router) = server::app(Arc::clone(&service), people, options.clone())?;
-        app.uploads.start();
+        let engines = service.clone();
+        let uploads = Uploads::open(Arc::new(move || engines.engine()), options.uploads);
+        let actors = Actors {
+            service,
+            scheduler: scheduler.clone(),
+            people,
+            profiles: profiles.clone(),
+            uploads: uploads.clone(),
+        };
+        let (_, router) = server::app(actors, options.clone())?;
+        uploads.start();
+        let stop_reading = stop.clone();
+        let fresh = tokio::spawn(async move { profiles.keep_fresh(stop_reading).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        let served = server::serve(router, &options, context.cancel.clone(), |address| {
+        let served = server::serve(router, &options, stop.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
-        })
-        .await;
-        if tokio::time::timeout(self.grace, app.uploads.shutdown()).await.is_err() {
-            tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
-        }
+        });
+        // requests, runs and uploads end side by side
+        let (grace, stopping) = (self.grace, stop.clone());
+        let ended = tokio::spawn(async move {
+            stopping.cancelled().await;
+            let uploads = tokio::time::timeout(grace, uploads.shutdown());
+            if tokio::join!(scheduler.shutdown(grace), uploads).1.is_err() {
+                tracing::warn!("uploads were under way after the grace period: what is not committed is discarded");
+            }
+        });
+        let served = served.await;
+        // also when the server ended by itself
+        stop.cancel();
+        ended.await.ok();
+        fresh.await.ok();
         served?;
         Ok(Outcome::Fine)
     }

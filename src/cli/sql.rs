@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use super::{CliError, Context, Outcome, Output, output};
 use crate::catalog::AsOf;
 use crate::profiles::ProfilesError;
+use crate::values::csv::flattened;
 
 /// Query profiles, memberships, identities, changes and record stores (read-only SQL)
 #[derive(Debug, clap::Args)]
@@ -104,22 +105,4 @@ pub async fn write_batches(
         }
     }
     Ok(())
-}
-
-/// CSV has no lists: they become JSON text.
-fn flattened(batch: &arrow::array::RecordBatch) -> Result<arrow::array::RecordBatch, arrow::error::ArrowError> {
-    use arrow::array::ArrayRef;
-    use arrow::datatypes::{DataType, Field, Schema};
-    let mut fields = Vec::new();
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        if field.data_type().is_nested() {
-            fields.push(Field::new(field.name(), DataType::Utf8, true));
-            columns.push(std::sync::Arc::new(crate::values::convert::json_texts(column)?));
-        } else {
-            fields.push(field.as_ref().clone());
-            columns.push(column.clone());
-        }
-    }
-    arrow::array::RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns)
 }

@@ -1,8 +1,9 @@
 //! Every key of the configuration. `docs/configuration.md` describes each, and a test holds the two together.
 
-pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections"];
+pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "connections", "service"];
 pub(super) const PROFILE: &[&str] = &["identities"];
 pub(super) const IDENTITY: &[&str] = &["field", "normalize"];
+pub(super) const SERVICE: &[&str] = &["public_fields", "public_identities", "serving_files"];
 pub(super) const MODEL: &[&str] = &[
     "name",
     "description",
@@ -27,6 +28,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("the top level of cloud-connect.yml", PROJECT),
     ("`profile` in cloud-connect.yml", PROFILE),
     ("an entry of `identities` in cloud-connect.yml", IDENTITY),
+    ("`service` in cloud-connect.yml", SERVICE),
     ("the top level of a model's file", MODEL),
     ("a model's `schedule`", SCHEDULE),
     ("a model's `guard`", GUARD),

@@ -29,7 +29,7 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
     check_external_keys(&models, &mut faults);
     check_field_names(&models, &mut faults);
     match top {
-        Top { store: Some(store), memory_limit, identities: Some(identities), connections, .. }
+        Top { store: Some(store), memory_limit, identities: Some(identities), connections, service, .. }
             if faults.is_empty() =>
         {
             let models = models.into_iter().map(|m| (m.slug.clone(), m)).collect();
@@ -38,6 +38,7 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
                 store,
                 memory_limit,
                 identities,
+                service,
                 connections,
                 models,
                 providers: providers.into(),

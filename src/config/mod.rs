@@ -21,6 +21,7 @@ mod models;
 mod names;
 pub(crate) mod parameter;
 mod project;
+mod service;
 mod source;
 mod sql;
 mod stored;
@@ -61,6 +62,8 @@ pub struct Project {
     pub memory_limit: Option<u64>,
     /// The fields that identify a profile, in order of preference. At least one.
     pub identities: Vec<IdentityField>,
+    /// How `serve` answers.
+    pub service: ServiceConfig,
     /// By name.
     pub connections: BTreeMap<String, Connection>,
     /// By slug.
@@ -69,6 +72,23 @@ pub struct Project {
     pub providers: Arc<[Provider]>,
     /// The sealed authorizations that `${auth:ID/NAME}` refers to.
     pub vault: Arc<Vault>,
+}
+
+/// How the service answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// What a public token sees of a profile, by the wide view's names. Nothing when empty.
+    pub public_fields: Vec<String>,
+    /// The identity fields that a public token may ask by.
+    pub public_identities: Vec<String>,
+    /// Are files kept that make lookups fast?
+    pub serving_files: bool,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self { public_fields: Vec::new(), public_identities: Vec::new(), serving_files: true }
+    }
 }
 
 /// Where the state lives.

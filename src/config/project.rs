@@ -7,7 +7,7 @@ use super::decode::{Decoder, File, Text, entries, text};
 use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
-use super::{Connection, IdentityField, Normalization, StoreLocation, keys, names, suggest};
+use super::{Connection, IdentityField, Normalization, ServiceConfig, StoreLocation, keys, names, service, suggest};
 use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};
 use crate::vault::Vault;
@@ -22,6 +22,7 @@ pub(super) struct Top {
     /// Every name, also of a connection that is faulty.
     pub connection_names: Option<Vec<String>>,
     pub connections: BTreeMap<String, Connection>,
+    pub service: ServiceConfig,
 }
 
 impl Top {
@@ -33,6 +34,7 @@ impl Top {
             identities: Some(project.identities.clone()),
             connection_names: Some(project.connections.keys().cloned().collect()),
             connections: project.connections.clone(),
+            service: project.service.clone(),
         }
     }
 }
@@ -75,7 +77,8 @@ pub(super) fn decode(
             }
         }
     }
-    Top { store, memory_limit, identities, connection_names, connections }
+    let service = service::decode(file, &top, identities.as_deref());
+    Top { store, memory_limit, identities, connection_names, connections, service }
 }
 
 fn decode_store(file: &File, text: Text<'_>, root: &Path, env: Environment<'_>) -> Option<StoreLocation> {

@@ -21,6 +21,8 @@ pub enum ProfilesError {
     Query(#[from] DataFusionError),
     #[error("data file {file}: {source}")]
     DataFile { file: String, source: parquet::errors::ParquetError },
+    #[error("serving file {file}: {source}")]
+    ServingFile { file: String, source: std::io::Error },
     #[error("`{table}` holds something this version does not understand: {message}")]
     Corrupt { table: TableId, message: String },
 }
@@ -49,6 +51,9 @@ impl ProfilesError {
                 }
                 _ => None,
             },
+            Self::ServingFile { .. } => {
+                Some("serving files can be removed at any time: they are written anew from the store".into())
+            }
             Self::Store(_) | Self::DataFile { .. } | Self::Corrupt { .. } => None,
         }
     }

@@ -40,9 +40,11 @@
 //! data files of models whose columns it names; memory for queries is bounded by the limit given, sorts and
 //! aggregations spill, and joins become sort-merge joins where a hash table would not fit.
 
+mod changes;
 mod error;
 mod files;
 mod lookup;
+pub mod serving;
 mod session;
 mod tables;
 #[cfg(test)]
@@ -55,6 +57,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::SessionContext;
 
+pub use changes::{Change, Changes, NotAPosition, Position};
 pub use error::ProfilesError;
 pub use lookup::{LookupOptions, Profile};
 

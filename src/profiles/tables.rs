@@ -163,7 +163,7 @@ impl Tables {
 }
 
 impl ModelTable {
-    fn new(shape: ModelShape, records: Option<TableFiles>) -> Self {
+    pub fn new(shape: ModelShape, records: Option<TableFiles>) -> Self {
         let attributes = match &records {
             // what the model activates now may differ from what it had activated at this version
             Some(records) => {

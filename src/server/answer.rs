@@ -352,7 +352,10 @@ impl From<ProfilesError> for ApiError {
                 Self::not_found(e.to_string()).hinted(hint)
             }
             ProfilesError::NotAQuery { .. } => Self::bad_request("not-a-query", e.to_string()).hinted(hint),
-            other => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "query", other.to_string()).hinted(hint),
+            ProfilesError::Query(_) | ProfilesError::DuplicateColumn { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "query", e.to_string()).hinted(hint)
+            }
+            other => Self::internal(other),
         }
     }
 }

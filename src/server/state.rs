@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use axum::http::{header, request};
 
-use super::ServeOptions;
 use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::extract::Caller;
 use super::limits::Limits;
-use crate::people::People;
-use crate::service::Service;
-use crate::uploads::Uploads;
+use super::routes::profiles::QuerySlots;
+use super::{Actors, ServeOptions};
 
 /// The state of the server: cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,11 +19,11 @@ pub struct App(Arc<Parts>);
 /// The parts of the state.
 #[derive(Debug)]
 pub struct Parts {
-    pub service: Arc<Service>,
-    pub people: People,
+    pub(super) actors: Actors,
+    /// The SQL queries that are under way.
+    pub queries: QuerySlots,
     pub requirements: Requirements,
     pub limits: Limits,
-    pub uploads: Uploads,
     pub options: ServeOptions,
     /// The OpenAPI document as it is served.
     pub openapi: String,
@@ -52,5 +50,13 @@ impl Deref for App {
 
     fn deref(&self) -> &Parts {
         &self.0
+    }
+}
+
+impl Deref for Parts {
+    type Target = Actors;
+
+    fn deref(&self) -> &Actors {
+        &self.actors
     }
 }

@@ -158,6 +158,11 @@ impl Engine {
         &self.state
     }
 
+    /// Files that make lookups fast, derived from the store: local, and free to be removed.
+    pub fn serving_folder(&self) -> PathBuf {
+        self.state.join("serving")
+    }
+
     /// Where rows that do not fit into memory are set aside; each user makes a folder of its own below it.
     pub(crate) fn spill_folder(&self) -> PathBuf {
         self.state.join("spill")

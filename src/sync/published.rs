@@ -8,7 +8,7 @@ use super::{Engine, SyncError};
 use crate::config::IdentityField;
 use crate::model::Model;
 use crate::profiles::ModelShape;
-use crate::store::{Cut, Store, StoreError, TableId};
+use crate::store::{Cut, Store, StoreError, TableId, Version};
 
 /// The definition that a record store was made from.
 pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<Definition>, SyncError> {
@@ -25,19 +25,21 @@ impl Engine {
         let mut shapes: Vec<ModelShape> = Vec::new();
         let gone = cut.records.keys().filter(|slug| gone_too && !self.project.models.contains_key(*slug));
         for slug in self.project.models.keys().chain(gone) {
-            let id = TableId::Records(slug.clone());
-            let table = match cut.records.get(slug) {
-                Some(version) => self.store.table(&id, Some(*version)).await?,
-                None => None,
-            };
-            let published = table.map(|table| definition_of(&id, &table)).transpose()?.flatten();
-            match (published, self.project.models.get(slug)) {
-                (Some(definition), _) => shapes.push(definition.shape(slug)),
-                (None, Some(model)) => shapes.push(ModelShape::from(model)),
-                (None, None) => {}
-            }
+            shapes.extend(match cut.records.get(slug) {
+                Some(version) => self.shape(slug, *version).await?,
+                None => self.project.models.get(slug).map(ModelShape::from),
+            });
         }
         Ok(shapes)
+    }
+
+    /// What reading a model at that version needs to know of it; none: neither the version nor its files tell.
+    pub async fn shape(&self, slug: &str, version: Version) -> Result<Option<ModelShape>, SyncError> {
+        let id = TableId::Records(slug.to_string());
+        let table = self.store.table(&id, Some(version)).await?;
+        let published = table.map(|table| definition_of(&id, &table)).transpose()?.flatten();
+        let configured = || self.project.models.get(slug).map(ModelShape::from);
+        Ok(published.map(|definition| definition.shape(slug)).or_else(configured))
     }
 
     /// How many rows a model's record store has.

@@ -13,6 +13,7 @@
 //! | `json` | Utf8 holding JSON text / string |
 
 pub mod convert;
+pub mod csv;
 pub mod json;
 pub mod objects;
 

@@ -32,6 +32,19 @@ fn the_example_of_the_reference_loads() {
 }
 
 #[test]
+fn what_the_public_may_see_is_named_field_by_field() {
+    let case = |text: &str| Case::project(&format!("service: {text}\n{PROJECT}"));
+    assert_eq!(Case::project(PROJECT).load().unwrap().service, ServiceConfig::default());
+    let service = case("{ public_identities: email, public_fields: [cc_vip_plan, user_id], serving_files: false }");
+    let service = service.load().unwrap().service;
+    assert_eq!((service.public_identities, service.serving_files), (vec!["email".to_string()], false));
+    assert_eq!(service.public_fields, ["cc_vip_plan", "user_id"]);
+    case("{ public_identities: [mail] }").expect("unknown-field", 1, 32, "`mail` is not an identity field", "`email`");
+    case("{ public_fields: [plan] }").expect("unknown-field", 1, 28, "`plan` is not a field", "cc_<slug>_<column>");
+    case("{ public: [email] }").expect("unknown-key", 1, 12, "`public` is not a key", "public_fields");
+}
+
+#[test]
 fn the_store_may_be_a_directory_or_an_object_store() {
     let store = |text: &str| Case::project(&format!("store: {text}\n{PROJECT}")).load().map(|p| p.store);
     assert_eq!(store("file:///var/state").unwrap(), StoreLocation::Directory("/var/state".into()));

@@ -331,6 +331,6 @@ fn micros(batch: &RecordBatch, name: &str, row: usize) -> Result<i64, String> {
     }
 }
 
-fn time(micros: i64) -> DateTime<Utc> {
+pub(super) fn time(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

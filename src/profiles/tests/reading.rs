@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::world::*;
+use crate::profiles::serving::View;
 use crate::profiles::{LookupOptions, ProfileReader, ProfilesError};
 use crate::store::schema;
 use crate::store::{Commit, Cut, Store, TableId};
@@ -184,7 +185,7 @@ async fn nothing_published_is_no_profiles_and_no_error() {
 async fn a_past_cut_shows_the_columns_and_rows_of_its_time() {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use std::sync::Arc;
-    let (_directory, store) = new_store();
+    let (directory, store) = new_store();
     let mut world = small();
     world.models.truncate(1);
     let past = world.write(&store).await;
@@ -222,6 +223,14 @@ async fn a_past_cut_shows_the_columns_and_rows_of_its_time() {
         assert_eq!(found, world.wide());
         let profile = then.lookup("user_id", "u0").await.unwrap().unwrap();
         assert_eq!(serde_json::to_value(profile).unwrap(), world.profile(0));
+
+        let folder = directory.path().join("serving");
+        let served = View::open(&store, &past, &shapes, &fields(), &folder).await.unwrap();
+        let profile = served.by_identity("user_id", "u0").unwrap().unwrap();
+        assert_eq!(serde_json::to_value(profile).unwrap(), world.profile(0));
+        let served = View::open(&store, &now, &shapes, &fields(), &folder).await.unwrap();
+        let profile = served.by_identity("email", "b@x").unwrap().unwrap();
+        assert_eq!(Value::Object(profile.attributes), json!({"cc_buyers_score": 2, "cc_buyers_brand": null}));
 
         let current = ProfileReader::open(&store, &now, &shapes, &fields(), MEMORY).await.unwrap().with_lookup(lookup);
         let query = "SELECT email, cc_buyers_score AS s, cc_buyers_brand AS b FROM profiles ORDER BY email";
@@ -313,10 +322,11 @@ fn worlds() -> impl Strategy<Value = World> {
 }
 
 async fn every_reading_agrees(world: &World) {
-    let (_directory, store) = new_store();
+    let (directory, store) = new_store();
     let cut = world.write(&store).await;
     let reader = open(world, &store, &cut).await;
     let indexed = open(world, &store, &cut).await.with_lookup(INDEXED);
+    let served = View::open(&store, &cut, &world.shapes(), &fields(), &directory.path().join("serving")).await.unwrap();
     let found = rows(&reader, "SELECT * FROM profiles").await;
     let by_id: BTreeMap<String, Value> =
         found.iter().map(|row| (row["profile_id"].as_str().unwrap().to_string(), row.clone())).collect();
@@ -334,6 +344,11 @@ async fn every_reading_agrees(world: &World) {
             let other = FIELDS[1 - identity.field];
             assert_eq!(reader.lookup(other, &identity.value).await.unwrap(), None);
         }
+        let found = served.by_identity(field, &identity.value).unwrap();
+        assert_eq!(serde_json::to_value(found).unwrap(), expected);
+        let found = served.by_id(&profile_id(identity.profile)).unwrap();
+        assert_eq!(serde_json::to_value(found).unwrap(), expected);
+        assert_eq!(served.by_identity(FIELDS[1 - identity.field], &identity.value).unwrap(), None);
     }
     let founders = || world.identities.iter().filter(|identity| identity.founder);
     let mut memberships = Vec::new();

@@ -1,6 +1,7 @@
 //! The endpoints: one file an area, merged here.
 
 mod health;
+pub mod profiles;
 mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -9,5 +10,5 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(uploads::router())
+    OpenApiRouter::new().merge(health::router()).merge(profiles::router()).merge(uploads::router())
 }

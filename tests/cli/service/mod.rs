@@ -2,6 +2,7 @@
 
 mod authorization;
 mod health;
+mod profiles;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read};

@@ -1,0 +1,47 @@
+//! `service:` in `cloud-connect.yml`.
+
+use super::decode::{Decoder, File};
+use super::{IdentityField, ServiceConfig, keys, suggest};
+
+/// What the names of attributes and memberships begin with.
+const ATTRIBUTE: &str = "cc_";
+
+/// `identities`: none when they could not be read.
+pub(super) fn decode(file: &File, top: &Decoder<'_>, identities: Option<&[IdentityField]>) -> ServiceConfig {
+    let default = ServiceConfig::default();
+    let Some(entry) = top.given("service") else { return default };
+    let Some(service) = Decoder::new(file, "`service`", entry.key.span, entry.node, keys::SERVICE) else {
+        return default;
+    };
+    let known: Vec<&str> = identities.unwrap_or_default().iter().map(|identity| identity.field.as_str()).collect();
+    let public_fields = service.texts("public_fields").unwrap_or_default();
+    for field in &public_fields {
+        // which attributes there are, only the models know, and some of these are made through the API
+        let attribute = field.value.starts_with(ATTRIBUTE);
+        let own = ["profile_id", "created_at"].contains(&field.value);
+        if !attribute && !own && identities.is_some() && !known.contains(&field.value) {
+            let message = format!("`{}` is not a field of a profile", field.value);
+            let hint = "name attributes (cc_<slug>_<column>), memberships (cc_<slug>_membership), identity fields, \
+                        `profile_id` or `created_at`";
+            file.fault("unknown-field", field.span, message, hint);
+        }
+    }
+    let public_identities = service.texts("public_identities").unwrap_or_default();
+    for field in &public_identities {
+        if identities.is_some() && !known.contains(&field.value) {
+            let message = format!("`{}` is not an identity field", field.value);
+            file.fault(
+                "unknown-field",
+                field.span,
+                message,
+                suggest::hint(field.value, &known, "the identity fields are"),
+            );
+        }
+    }
+    let texts = |fields: Vec<super::decode::Text<'_>>| fields.iter().map(|field| field.value.to_string()).collect();
+    ServiceConfig {
+        public_fields: texts(public_fields),
+        public_identities: texts(public_identities),
+        serving_files: service.bool("serving_files").unwrap_or(default.serving_files),
+    }
+}
