@@ -4,12 +4,13 @@ use sqlx::Row;
 
 use super::{Catalog, CatalogError};
 
-/// A publication: what one run made visible.
+/// A publication: what one run, or one upload, made visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Counts up; never used twice.
     pub seq: i64,
     pub run_id: String,
+    /// Of an upload `streams/<stream>`.
     pub model: String,
 }
 
@@ -19,24 +20,10 @@ impl Catalog {
         Ok(sqlx::query_scalar("SELECT MAX(seq) FROM publications").fetch_one(&self.pool).await?)
     }
 
-    /// Publications from one number to another, both included, in order; of one model or of all.
-    pub async fn publications(
-        &self,
-        from: i64,
-        to: i64,
-        model: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<Published>, CatalogError> {
-        let rows = sqlx::query(
-            "SELECT seq, run_id, model FROM publications
-             WHERE seq BETWEEN ?1 AND ?2 AND (?3 IS NULL OR model = ?3) ORDER BY seq LIMIT ?4",
-        )
-        .bind(from)
-        .bind(to)
-        .bind(model)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+    /// Publications from one number to another, both included, in order.
+    pub async fn publications(&self, from: i64, to: i64, limit: u32) -> Result<Vec<Published>, CatalogError> {
+        let statement = "SELECT seq, run_id, model FROM publications WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3";
+        let rows = sqlx::query(statement).bind(from).bind(to).bind(limit).fetch_all(&self.pool).await?;
         let published = rows.iter().map(|row| {
             Ok(Published { seq: row.try_get("seq")?, run_id: row.try_get("run_id")?, model: row.try_get("model")? })
         });

@@ -94,19 +94,28 @@ pub struct Changes {
     pub more: bool,
 }
 
+/// Which changes are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Only those of this model.
+    pub model: Option<&'a str>,
+    /// Only those of this kind.
+    pub change: Option<&'a str>,
+}
+
 impl ProfileReader {
     /// The next changes from that place on, at most `limit`: those of these publications, which are in order and of
-    /// the reader's cut. `only`: of this kind. `end`: where the log goes on when all of them are read.
+    /// the reader's cut. `end`: where the log goes on when all of them are read.
     pub async fn changes(
         &self,
         publications: &[Published],
         from: Position,
-        only: Option<&str>,
+        wanted: Wanted<'_>,
         limit: usize,
         end: Position,
     ) -> Result<Changes, ProfilesError> {
         let files = &self.tables.changes;
-        let mut page = Page { changes: Vec::new(), examined: 0, limit, only };
+        let mut page = Page { changes: Vec::new(), examined: 0, limit, only: wanted.change };
         for publication in publications.iter().filter(|publication| publication.seq >= from.publication) {
             let begin = if publication.seq == from.publication { from } else { Position::of(publication.seq) };
             let folder = format!("{}/", publication.run_id);
@@ -115,7 +124,12 @@ impl ProfileReader {
             of_run.sort_by(|a, b| a.known.path.cmp(&b.known.path));
             for (number, file) in (0..).zip(of_run).skip(begin.file as usize) {
                 let first = if number == begin.file { begin.row } else { 0 };
-                if let Some(row) = page.read(files, file, first, &publication.model).await? {
+                // a run, or an upload, also logs who enters other models by the identities that it brings
+                let model = files.partition_value(file).unwrap_or(&publication.model);
+                if wanted.model.is_some_and(|wanted| wanted != model) {
+                    continue;
+                }
+                if let Some(row) = page.read(files, file, first, model).await? {
                     let next = Position { publication: publication.seq, file: number, row };
                     return Ok(Changes { changes: page.changes, next, more: true });
                 }

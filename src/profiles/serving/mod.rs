@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Wanted;
 use super::{Changes, NotAPosition, Position, Profile, ProfileReader, ProfilesError};
 use crate::catalog::{AsOf, CatalogError};
 use crate::identity::normalize;
@@ -217,11 +218,12 @@ impl ProfileService {
             return Err(NotAPosition.into());
         }
         let catalog = &(self.engine)().catalog;
-        let publications = catalog.publications(from.publication, newest, model, PUBLICATIONS_A_PAGE).await?;
+        let publications = catalog.publications(from.publication, newest, PUBLICATIONS_A_PAGE).await?;
         // where the log goes on: behind the last publication that was looked at, or behind all
         let cut = publications.len() == PUBLICATIONS_A_PAGE as usize;
         let last = publications.last().filter(|_| cut).map_or(newest, |last| last.seq);
-        let mut page = reader.changes(&publications, from, only, limit, Position::of(last + 1)).await?;
+        let mut page =
+            reader.changes(&publications, from, Wanted { model, change: only }, limit, Position::of(last + 1)).await?;
         page.more |= cut;
         Ok(page)
     }
