@@ -5,14 +5,16 @@
 //! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
 //! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
 
+pub mod alerts;
 pub mod authorizations;
 pub mod definitions;
 pub mod events;
 pub mod idempotency;
 pub mod people;
-mod publications;
 pub mod schedule;
 mod uploads;
+
+mod publications;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,10 +24,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use publications::Published;
-pub use uploads::{CollectedEvent, Journalled, UploadPublication};
 
 use crate::store::{Cut, TableId, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
+pub use uploads::{CollectedEvent, Journalled, UploadPublication};
 
 /// What can go wrong in the catalog.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CliError, Context, Outcome, output};
+use crate::alerts::Alerts;
 use crate::clock;
 use crate::people::People;
 use crate::profiles::serving::ProfileService;
@@ -13,6 +14,7 @@ use crate::scheduler::planner::Limits;
 use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::server::{self, Actors, ServeOptions};
 use crate::service::{Service, ServiceOptions};
+use crate::telemetry::{self, LogFormat, Telemetry, TelemetryOptions};
 use crate::uploads::{UploadOptions, Uploads};
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
@@ -62,10 +64,21 @@ pub struct Serve {
     /// How long collected events wait for each other, to be written together
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     collect_every: Duration,
+    /// How log lines are written; CLOUD_CONNECT_LOG says which, for example `debug`
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CLOUD_CONNECT_LOG_FORMAT")]
+    log_format: LogFormat,
 }
 
 impl Serve {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
+        let telemetry = TelemetryOptions { log_format: self.log_format, ansi: output::color_stderr() };
+        let telemetry = Arc::new(telemetry::install(telemetry, &*clock::of_process())?);
+        let served = self.serve(context, Arc::clone(&telemetry)).await;
+        telemetry.shutdown().await;
+        served
+    }
+
+    async fn serve(&self, context: &Context, telemetry: Arc<Telemetry>) -> Result<Outcome, CliError> {
         let project = context.load()?;
         let options = ServeOptions {
             listen: self.listen,
@@ -100,17 +113,20 @@ impl Serve {
         let engines = service.clone();
         let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
         let people = People::new(service.catalog(), service.clock());
-        let engines = service.clone();
-        let uploads = Uploads::open(Arc::new(move || engines.engine()), options.uploads);
+        let uploading = service.clone();
+        let uploads = Uploads::open(Arc::new(move || uploading.engine()), options.uploads);
+        uploads.start();
+        let alerts = Arc::new(Alerts::start(service.clone(), None).await);
         let actors = Actors {
             service,
             scheduler: scheduler.clone(),
             people,
             profiles: profiles.clone(),
             uploads: uploads.clone(),
+            alerts: alerts.clone(),
+            telemetry,
         };
         let (_, router) = server::app(actors, options.clone())?;
-        uploads.start();
         let stop_reading = stop.clone();
         let fresh = tokio::spawn(async move { profiles.keep_fresh(stop_reading).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
@@ -118,20 +134,22 @@ impl Serve {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
         });
-        // requests, runs and uploads end side by side
+        // requests and runs end side by side
         let (grace, stopping) = (self.grace, stop.clone());
         let ended = tokio::spawn(async move {
             stopping.cancelled().await;
-            let uploads = tokio::time::timeout(grace, uploads.shutdown());
-            if tokio::join!(scheduler.shutdown(grace), uploads).1.is_err() {
-                tracing::warn!("uploads were under way after the grace period: what is not committed is discarded");
-            }
+            scheduler.shutdown(grace).await;
         });
         let served = served.await;
         // also when the server ended by itself
         stop.cancel();
         ended.await.ok();
         fresh.await.ok();
+        if tokio::time::timeout(grace, uploads.shutdown()).await.is_err() {
+            tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
+        }
+        // after the last runs, whose ends it may have to tell
+        alerts.shutdown().await;
         served?;
         Ok(Outcome::Fine)
     }

@@ -1,5 +1,10 @@
 //! `service:` in `cloud-connect.yml`.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use url::Url;
+
 use super::decode::{Decoder, File};
 use super::{IdentityField, ServiceConfig, keys, suggest};
 
@@ -43,5 +48,33 @@ pub(super) fn decode(file: &File, top: &Decoder<'_>, identities: Option<&[Identi
         public_fields: texts(public_fields),
         public_identities: texts(public_identities),
         serving_files: service.bool("serving_files").unwrap_or(default.serving_files),
+        public_url: public_url(file, &service),
+        allow_private_addresses: allowed(file, &service),
     }
+}
+
+fn public_url(file: &File, service: &Decoder<'_>) -> Option<Url> {
+    let text = service.text("public_url")?;
+    match Url::parse(text.value.trim()) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.username().is_empty() => Some(url),
+        _ => {
+            let hint = "write where people reach the service, for example `https://connect.example.com`";
+            file.fault("invalid-url", text.span, "`public_url` is not a URL of http or https", hint);
+            None
+        }
+    }
+}
+
+fn allowed(file: &File, service: &Decoder<'_>) -> Vec<IpNet> {
+    let mut found = Vec::new();
+    for text in service.texts("allow_private_addresses").unwrap_or_default() {
+        match text.value.parse::<IpNet>().or_else(|_| text.value.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(net) => found.push(net),
+            Err(_) => {
+                let message = format!("`{}` is not a network", text.value);
+                file.fault("invalid-network", text.span, message, "for example `10.0.0.0/8`, or one address");
+            }
+        }
+    }
+    found
 }

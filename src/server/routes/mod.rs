@@ -1,6 +1,8 @@
 //! The endpoints: one file an area, merged here.
 
+mod alerts;
 mod health;
+mod metrics;
 pub mod profiles;
 mod uploads;
 
@@ -10,5 +12,10 @@ use super::state::App;
 
 /// All of them.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(health::router()).merge(profiles::router()).merge(uploads::router())
+    OpenApiRouter::new()
+        .merge(health::router())
+        .merge(metrics::router())
+        .merge(alerts::router())
+        .merge(profiles::router())
+        .merge(uploads::router())
 }

@@ -18,13 +18,18 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/docs", ""),
     ("GET", "/docs/", ""),
     ("GET", "/docs/{*file}", ""),
+    ("GET", "/metrics", "operations:read"),
+    ("GET", "/v2/alert", "alerts:read"),
+    ("GET", "/v2/alert/delivery", "alerts:read"),
+    ("GET", "/v2/alertchannel", "alerts:read"),
+    ("POST", "/v2/alertchannel/{name}/test", "alerts:write"),
+    ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
+    ("POST", "/v2/sql", "profiles:query"),
+    ("GET", "/v2/changes", "profiles:query"),
     ("POST", "/v2/upload", "profiles:write"),
     ("GET", "/v2/upload", "runs:read"),
     ("GET", "/v2/upload/{id}", "runs:read"),
     ("POST", "/collect/json/{stream}", "profiles:write"),
-    ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
-    ("POST", "/v2/sql", "profiles:query"),
-    ("GET", "/v2/changes", "profiles:query"),
 ];
 
 /// What each role may do, as docs/security.md says.
