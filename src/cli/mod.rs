@@ -128,6 +128,8 @@ enum CliError {
     #[error("{0}")]
     People(#[from] PeopleError),
     #[error("{0}")]
+    Scheduler(#[from] crate::scheduler::SchedulerError),
+    #[error("{0}")]
     Serve(#[from] crate::server::ServeError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -173,6 +175,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Sync(e) => e.hint(),
             Self::Profiles(e) => e.hint(),
+            Self::Scheduler(e) => e.hint(),
             Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
             _ => None,

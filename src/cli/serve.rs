@@ -8,11 +8,15 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::{CliError, Context, Outcome, output};
-use crate::clock::SystemClock;
+use crate::clock;
 use crate::people::People;
 use crate::people::oidc::Provider;
-use crate::server::{self, ServeOptions};
+use crate::profiles::serving::ProfileService;
+use crate::scheduler::planner::Limits;
+use crate::scheduler::{Scheduler, SchedulerOptions};
+use crate::server::{self, Actors, ServeOptions};
 use crate::service::{Service, ServiceOptions};
+use crate::uploads::{UploadOptions, Uploads};
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
 #[derive(Debug, clap::Args)]
@@ -37,6 +41,15 @@ pub struct Serve {
     /// Runs at once; they share the memory limit
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     max_runs: u16,
+    /// Of these, at once on one connection
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    max_runs_per_connection: u16,
+    /// The most that a model waits after its due time, so that not all begin at once
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    schedule_jitter: Duration,
+    /// A model that has not started so long after its time is late
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration)]
+    late_after: Duration,
     /// How long running requests and runs may take to end after a stop signal
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -46,6 +59,12 @@ pub struct Serve {
     /// Profile lookups a second by token (0: no limit)
     #[arg(long, value_name = "N", default_value_t = 0)]
     lookup_rate_limit: u32,
+    /// The largest body of an upload, decompressed
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    max_upload: bytesize::ByteSize,
+    /// How long collected events wait for each other, to be written together
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    collect_every: Duration,
 }
 
 impl Serve {
@@ -57,6 +76,11 @@ impl Serve {
             behind_proxy: self.behind_proxy,
             rate_limit: self.rate_limit,
             lookup_rate_limit: self.lookup_rate_limit,
+            uploads: UploadOptions {
+                max_bytes: self.max_upload.as_u64(),
+                flush_every: self.collect_every,
+                ..UploadOptions::default()
+            },
             grace: self.grace,
         };
         // before anything is opened: a refused address should leave no trace
@@ -67,33 +91,65 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
-        let provider = Provider::of(&project, crate::clock::of_process())
+        let limits = Limits {
+            max_runs: usize::from(self.max_runs),
+            max_runs_per_connection: usize::from(self.max_runs_per_connection),
+            jitter: self.schedule_jitter,
+            late_after: self.late_after,
+        };
+        let stop = context.cancel.clone();
+        let provider = Provider::of(&project, clock::of_process())
             .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
         let public_url = project.service.public_url.clone();
-        let service = Service::open(project, service_options, Arc::new(SystemClock)).await?;
-        let people = People::new(service.catalog(), service.clock());
-        let people = provider.into_iter().fold(people, People::with_provider);
+        let service = Service::open(project, service_options, clock::of_process()).await?;
+        let people = provider.into_iter().fold(People::new(service.catalog(), service.clock()), People::with_provider);
         let first_admin = people.first_admin_link().await?;
-        let (app, router) = server::app(Arc::clone(&service), people, options.clone())?;
-        let (profiles, stop) = (Arc::clone(&app.profiles), context.cancel.clone());
-        let fresh = tokio::spawn(async move { profiles.keep_fresh(stop).await });
+        let scheduler = Scheduler::start(service.clone(), SchedulerOptions { limits }).await?;
+        let engines = service.clone();
+        let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
+        let uploading = service.clone();
+        let uploads = Uploads::open(Arc::new(move || uploading.engine()), options.uploads);
+        uploads.start();
+        let actors = Actors {
+            service,
+            scheduler: scheduler.clone(),
+            people,
+            profiles: profiles.clone(),
+            uploads: uploads.clone(),
+        };
+        let (_, router) = server::app(actors, options.clone())?;
+        let stop_reading = stop.clone();
+        let fresh = tokio::spawn(async move { profiles.keep_fresh(stop_reading).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        server::serve(router, &options, context.cancel.clone(), |address| {
+        let served = server::serve(router, &options, stop.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
             if let Some(link) = first_admin {
-                let local = if address.ip().is_unspecified() {
-                    format!("localhost:{}", address.port())
-                } else {
-                    address.to_string()
-                };
-                let here = public_url.unwrap_or_else(|| format!("{scheme}://{local}"));
+                let here = public_url.unwrap_or_else(|| format!("{scheme}://{}", within_reach(address)));
                 let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
                 output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
             }
-        })
-        .await?;
+        });
+        // requests and runs end side by side
+        let (grace, stopping) = (self.grace, stop.clone());
+        let ended = tokio::spawn(async move {
+            stopping.cancelled().await;
+            scheduler.shutdown(grace).await;
+        });
+        let served = served.await;
+        // also when the server ended by itself
+        stop.cancel();
+        ended.await.ok();
         fresh.await.ok();
+        if tokio::time::timeout(grace, uploads.shutdown()).await.is_err() {
+            tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
+        }
+        served?;
         Ok(Outcome::Fine)
     }
+}
+
+/// What a browser on this machine can open.
+fn within_reach(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }

@@ -102,7 +102,8 @@ async fn the_first_admin_is_founded_once_by_the_newest_link_within_a_day() {
 #[tokio::test]
 async fn the_last_admin_stays() {
     let world = World::new().await;
-    let (ada, bob) = (world.user("ada@example.com", Role::Admin).await, world.user("bob@example.com", Role::Admin).await);
+    let (ada, bob) =
+        (world.user("ada@example.com", Role::Admin).await, world.user("bob@example.com", Role::Admin).await);
     world.people.change_user(&world.shell, &bob.id, disable(), None).await.unwrap();
     let demote = UserChange { role: Some(Role::Viewer), ..UserChange::default() };
     for change in [demote, disable()] {
@@ -118,7 +119,8 @@ async fn the_last_admin_stays() {
 #[tokio::test]
 async fn who_may_less_cannot_change_who_may_more() {
     let world = World::new().await;
-    let (ada, vic) = (world.user("ada@example.com", Role::Admin).await, world.user("vic@example.com", Role::Viewer).await);
+    let (ada, vic) =
+        (world.user("ada@example.com", Role::Admin).await, world.user("vic@example.com", Role::Viewer).await);
     let clerk = Identity {
         permissions: [Permission::PeopleWrite].into_iter().chain(Role::Viewer.permissions().iter()).collect(),
         ..Identity::shell()
@@ -164,7 +166,9 @@ async fn a_session_ends_when_idle_when_old_and_on_the_way_out() {
         world.clock.advance(hours);
         who(&busy).await.unwrap();
         // it is noted beside the request
-        while world.people.catalog.session(&secret::Digest::of(&busy)).await.unwrap().unwrap().last_seen_at < world.clock.now() {
+        while world.people.catalog.session(&secret::Digest::of(&busy)).await.unwrap().unwrap().last_seen_at
+            < world.clock.now()
+        {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
@@ -223,7 +227,8 @@ async fn changing_ones_password_takes_the_old_one_and_ends_other_sessions() {
     let world = World::new().await;
     let ada = world.with_password("ada@example.com", Role::Viewer).await;
     let (here, elsewhere) = (world.session(&ada).await, world.session(&ada).await);
-    let change = async |old: &str| world.people.change_password(&here, old.into(), "another good one".into(), None).await;
+    let change =
+        async |old: &str| world.people.change_password(&here, old.into(), "another good one".into(), None).await;
     assert!(matches!(change("wrong").await, Err(LoginError::Refused)));
     change(PASSWORD).await.unwrap();
     world.people.authenticate_session(&here).await.unwrap();

@@ -37,7 +37,9 @@ use tower_http::compression::CompressionLayer;
 
 use crate::people::People;
 use crate::profiles::serving::ProfileService;
+use crate::scheduler::Scheduler;
 use crate::service::Service;
+use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -59,6 +61,7 @@ pub struct ServeOptions {
     pub rate_limit: u32,
     /// Lookups a second by caller; 0: no limit.
     pub lookup_rate_limit: u32,
+    pub uploads: UploadOptions,
     /// How long running requests and runs may take to end.
     pub grace: Duration,
 }
@@ -105,24 +108,25 @@ impl ServeError {
     }
 }
 
+/// The parts of the process that work behind the endpoints.
+#[derive(Debug, Clone)]
+pub struct Actors {
+    pub service: Arc<Service>,
+    pub scheduler: Scheduler,
+    pub people: People,
+    /// The profiles that are visible now.
+    pub profiles: Arc<ProfileService>,
+    pub uploads: Uploads,
+}
+
 /// The state that handlers reach, and the router of all endpoints.
-pub fn app(service: Arc<Service>, people: People, options: ServeOptions) -> Result<(App, axum::Router), ServeError> {
+pub fn app(actors: Actors, options: ServeOptions) -> Result<(App, axum::Router), ServeError> {
     let (router, api) = openapi::router();
     let requirements = Requirements::of(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
-    let engines = service.clone();
-    let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
-    let app = App::new(Parts {
-        service,
-        profiles,
-        queries: QuerySlots::default(),
-        people,
-        requirements,
-        limits,
-        options,
-        openapi,
-    });
+    let queries = QuerySlots::default();
+    let app = App::new(Parts { actors, queries, requirements, limits, options, openapi });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

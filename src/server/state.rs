@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use axum::http::{header, request};
 
-use super::ServeOptions;
 use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::browser;
 use super::extract::Caller;
 use super::limits::Limits;
 use super::routes::profiles::QuerySlots;
-use crate::people::People;
-use crate::profiles::serving::ProfileService;
-use crate::service::Service;
+use super::{Actors, ServeOptions};
 
 /// The state of the server: cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,12 +20,9 @@ pub struct App(Arc<Parts>);
 /// The parts of the state.
 #[derive(Debug)]
 pub struct Parts {
-    pub service: Arc<Service>,
-    /// The profiles that are visible now.
-    pub profiles: Arc<ProfileService>,
+    pub(super) actors: Actors,
     /// The SQL queries that are under way.
     pub queries: QuerySlots,
-    pub people: People,
     pub requirements: Requirements,
     pub limits: Limits,
     pub options: ServeOptions,
@@ -56,5 +50,13 @@ impl Deref for App {
 
     fn deref(&self) -> &Parts {
         &self.0
+    }
+}
+
+impl Deref for Parts {
+    type Target = Actors;
+
+    fn deref(&self) -> &Actors {
+        &self.actors
     }
 }

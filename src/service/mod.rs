@@ -12,12 +12,14 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{self, ConfigErrors, Project};
 use crate::events::{Event, Subject};
+use crate::scheduler::Engines;
 use crate::sync::{Engine, SyncError};
 use crate::warehouse::Provider;
 
@@ -37,7 +39,7 @@ pub struct ServiceOptions {
 /// Why the project was not read anew.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    #[error("the project has faults")]
+    #[error("{}", .0.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(ConfigErrors),
     #[error("`store:` changed, which takes a restart")]
     StoreMoved,
@@ -49,8 +51,6 @@ pub enum ReloadError {
 pub struct Service {
     engine: RwLock<Arc<Engine>>,
     options: ServiceOptions,
-    /// What is wrong with the files, while the last good ones are in use.
-    faults: RwLock<Option<ConfigErrors>>,
     /// One reload at a time: the later one sees what the earlier one did.
     reloading: Mutex<()>,
     /// Counts up with every swapped engine.
@@ -70,12 +70,11 @@ impl Service {
         options: ServiceOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, SyncError> {
-        let engine = Engine::open(project, options.memory_limit, clock).await?;
+        let engine = Engine::open_for_runs(project, options.memory_limit, options.max_runs, clock).await?;
         engine.recover().await?;
         Ok(Arc::new(Self {
             engine: RwLock::new(Arc::new(engine)),
             options,
-            faults: RwLock::default(),
             reloading: Mutex::default(),
             changed: watch::Sender::new(0),
         }))
@@ -98,11 +97,6 @@ impl Service {
         &self.options
     }
 
-    /// What is wrong with the files now.
-    pub fn faults(&self) -> Option<ConfigErrors> {
-        self.faults.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Changes whenever the project does.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -118,13 +112,9 @@ impl Service {
         let project = match loaded {
             Ok(project) if project.store == self.engine().project.store => project,
             Ok(_) => return Err(ReloadError::StoreMoved),
-            Err(faults) => {
-                *self.faults.write().unwrap_or_else(PoisonError::into_inner) = Some(faults.clone());
-                return Err(ReloadError::Config(faults));
-            }
+            Err(faults) => return Err(ReloadError::Config(faults)),
         };
         let engine = self.engine().reloaded(Some(project)).await?;
-        *self.faults.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.swap(engine);
         Ok(())
     }
@@ -153,5 +143,16 @@ impl Service {
     ) -> Result<i64, CatalogError> {
         let event = Event::new(self.clock().now(), subject, verb, message).by(actor).with(details);
         self.catalog().record_event(&event).await
+    }
+}
+
+#[async_trait]
+impl Engines for Service {
+    fn engine(&self) -> Arc<Engine> {
+        Self::engine(self)
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        self.reload_files().await.map_err(|e| e.to_string())
     }
 }

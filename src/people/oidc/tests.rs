@@ -99,10 +99,14 @@ async fn who_was_invited_keeps_the_account_and_who_is_disabled_stays_out() {
 
 #[test]
 fn an_issuer_is_asked_over_tls_or_within_this_machine() {
-    for good in ["https://login.example.com", "https://login.example.com/realms/a", "http://127.0.0.1:8080", "http://localhost"] {
+    for good in
+        ["https://login.example.com", "https://login.example.com/realms/a", "http://127.0.0.1:8080", "http://localhost"]
+    {
         check_issuer(good).unwrap();
     }
-    for bad in ["http://login.example.com", "ftp://login.example.com", "login.example.com", "https://u:p@login.example.com"] {
+    for bad in
+        ["http://login.example.com", "ftp://login.example.com", "login.example.com", "https://u:p@login.example.com"]
+    {
         check_issuer(bad).unwrap_err();
     }
 }

@@ -47,13 +47,12 @@ async fn readyz(State(app): State<App>) -> Result<Answer<Readiness>, ApiError> {
         return Err(ApiError::unavailable("the catalog does not answer"));
     }
     let mut checks = vec![Check { name: "catalog", ok: true, detail: None }];
-    // anybody may ask: how many faults there are, not what they say
-    let faults = app.service.faults();
+    // anybody may ask: whether there are faults, not what they say
+    let fault = app.scheduler.project_fault();
     checks.push(Check {
         name: "files",
-        ok: faults.is_none(),
-        detail: faults
-            .map(|f| format!("{} faults in the project's files; the last good ones are in use", f.errors.len())),
+        ok: fault.is_none(),
+        detail: fault.map(|_| "the project's files have faults; the last good ones are in use".into()),
     });
     let unusable = engine.unusable.len();
     checks.push(Check {

@@ -5,6 +5,7 @@ mod login;
 mod oidc;
 mod people;
 pub mod profiles;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -18,4 +19,5 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(oidc::router())
         .merge(people::router())
         .merge(profiles::router())
+        .merge(uploads::router())
 }

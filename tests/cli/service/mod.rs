@@ -5,6 +5,7 @@ mod health;
 mod oidc;
 mod people;
 mod profiles;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;

@@ -70,8 +70,7 @@ impl Service {
 
 fn with_input(project: &Project, arguments: &[&str], input: &str) -> Ran {
     let mut command = project.command(arguments);
-    let mut process =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     process.wait_with_output().unwrap().into()
 }
@@ -88,7 +87,8 @@ fn the_first_start_prints_a_link_that_founds_one_admin() {
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert!(!page.text.contains("<script") && page.text.contains("<html lang=\"en\">"), "{}", page.text);
     let found = |email: &str, password: &str, again: &str| {
-        let fields = [("token", secret.as_str()), ("email", email), ("name", "Ada"), ("password", password), ("again", again)];
+        let fields =
+            [("token", secret.as_str()), ("email", email), ("name", "Ada"), ("password", password), ("again", again)];
         service.form("/first-admin", "", &fields)
     };
     assert!(found("ada@example.com", PASSWORD, "another").text.contains("not alike"));
@@ -132,7 +132,8 @@ fn a_session_may_read_and_changes_need_its_token_and_its_own_page() {
     let csrf = service.csrf_token(&cookie);
     let new = json!({ "email": "bob@example.com", "role": "viewer" });
     let make = |headers: &[(&str, &str)]| service.change("POST", "/v2/user", &cookie, headers, &new);
-    let (right, csrf_of_other) = (("x-csrf-token", csrf.as_str()), service.csrf_token(&service.signed_in("ada@example.com", PASSWORD)));
+    let (right, csrf_of_other) =
+        (("x-csrf-token", csrf.as_str()), service.csrf_token(&service.signed_in("ada@example.com", PASSWORD)));
     assert_eq!(make(&[]).error(403), "forbidden");
     assert_eq!(make(&[("x-csrf-token", &csrf_of_other)]).error(403), "forbidden");
     assert_eq!(make(&[right, ("sec-fetch-site", "cross-site")]).error(403), "forbidden");
@@ -156,9 +157,15 @@ fn a_new_password_ends_the_sessions_elsewhere() {
     let project = Project::new();
     let service = Service::start(&project);
     service.with_user("ada@example.com", "viewer");
-    let (here, elsewhere) = (service.signed_in("ada@example.com", PASSWORD), service.signed_in("ada@example.com", PASSWORD));
+    let (here, elsewhere) =
+        (service.signed_in("ada@example.com", PASSWORD), service.signed_in("ada@example.com", PASSWORD));
     let csrf = service.csrf_token(&here);
-    let fields = [("csrf_token", csrf.as_str()), ("old_password", PASSWORD), ("password", "quite another one"), ("again", "quite another one")];
+    let fields = [
+        ("csrf_token", csrf.as_str()),
+        ("old_password", PASSWORD),
+        ("password", "quite another one"),
+        ("again", "quite another one"),
+    ];
     let changed = service.form("/account/password", &here, &fields);
     assert!(changed.status == 200 && changed.text.contains("was changed"), "{changed:?}");
     assert_eq!(service.get_with("/v2/me", &here).status, 200);
@@ -175,7 +182,10 @@ fn users_are_made_changed_and_removed_and_the_last_admin_stays() {
     let project = Project::new();
     let service = Service::start(&project);
     let ada = service.with_user("ada@example.com", "admin");
-    assert_eq!(service.post("/v2/user", &json!({ "email": "ADA@example.com", "role": "viewer" })).error(409), "email-taken");
+    assert_eq!(
+        service.post("/v2/user", &json!({ "email": "ADA@example.com", "role": "viewer" })).error(409),
+        "email-taken"
+    );
     assert_eq!(service.post("/v2/user", &json!({ "email": "x", "role": "viewer" })).error(400), "invalid");
     assert_eq!(service.post("/v2/user", &json!({ "email": "x@example.com", "role": "public" })).error(400), "invalid");
     assert_eq!(service.post("/v2/user", &json!({ "email": "x@example.com", "role": "boss" })).error(400), "invalid");

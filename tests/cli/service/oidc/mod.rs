@@ -70,7 +70,11 @@ fn an_identity_that_does_not_hold_signs_nobody_in() {
         ("of another sign-in", Signing::Rs256, json!({ "nonce": "made-up" })),
         ("of no sign-in", Signing::Rs256, json!({ "nonce": null })),
         ("for another client", Signing::Rs256, json!({ "aud": "another" })),
-        ("for two clients, made for the other", Signing::Rs256, json!({ "aud": [CLIENT, "another"], "azp": "another" })),
+        (
+            "for two clients, made for the other",
+            Signing::Rs256,
+            json!({ "aud": [CLIENT, "another"], "azp": "another" }),
+        ),
         ("for two clients, made for who knows", Signing::Rs256, json!({ "aud": [CLIENT, "another"] })),
         ("of another issuer", Signing::Rs256, json!({ "iss": "https://evil.example" })),
         ("expired", Signing::Rs256, json!({ "exp": now - 120 })),
@@ -100,7 +104,8 @@ fn an_identity_that_does_not_hold_signs_nobody_in() {
 fn an_answer_counts_once_and_in_the_browser_that_asked() {
     let provider = Provider::start();
     let (_project, service) = service(&provider);
-    let come_back = |path: &str, cookie: &str| service.send("GET", path, |request| request.header(COOKIE, cookie)).status;
+    let come_back =
+        |path: &str, cookie: &str| service.send("GET", path, |request| request.header(COOKIE, cookie)).status;
     // the link of an attacker's own sign-in, opened by somebody else
     let (attackers, _) = at_provider(&service);
     let (_, mine) = at_provider(&service);

@@ -147,7 +147,11 @@ async fn authorize(State(shared): State<Arc<Shared>>, Query(asked): Query<HashMa
     let is = |name: &str, value: &str| asked.get(name).is_some_and(|given| given == value);
     let scoped = asked.get("scope").is_some_and(|scope| scope.split(' ').any(|word| word == "openid"));
     let whole = ["state", "nonce", "code_challenge", "redirect_uri"].iter().all(|name| asked.contains_key(*name));
-    if !(is("response_type", "code") && is("client_id", CLIENT) && is("code_challenge_method", "S256") && scoped && whole)
+    if !(is("response_type", "code")
+        && is("client_id", CLIENT)
+        && is("code_challenge_method", "S256")
+        && scoped
+        && whole)
     {
         return StatusCode::BAD_REQUEST.into_response();
     }
