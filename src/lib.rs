@@ -13,6 +13,7 @@
 //! [`profiles`] answers questions. [`uploads`] takes profiles that no model knows of yet.
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -22,6 +23,7 @@ pub mod events;
 pub mod identity;
 pub mod memory;
 pub mod model;
+pub mod outgoing;
 pub mod people;
 pub mod profiles;
 pub mod scheduler;
@@ -30,6 +32,7 @@ pub mod server;
 pub mod service;
 pub mod store;
 pub mod sync;
+pub mod telemetry;
 pub mod uploads;
 pub mod values;
 pub mod vault;

@@ -5,6 +5,7 @@
 //! a run or nothing of it. Where the catalog is lost, the next command takes the newest state from the commits in the
 //! store (`sync::publish`); what earlier moments looked like, and holds that waited, are lost with it.
 
+pub mod alerts;
 pub mod authorizations;
 pub mod definitions;
 pub mod events;

@@ -25,7 +25,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::catalog::CatalogError;
 use crate::clock;
@@ -34,6 +33,7 @@ use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
+use crate::telemetry::{LogFormat, logs};
 use crate::warehouse::{Provider, WarehouseError, registry};
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
@@ -131,6 +131,8 @@ enum CliError {
     Scheduler(#[from] crate::scheduler::SchedulerError),
     #[error("{0}")]
     Serve(#[from] crate::server::ServeError),
+    #[error("{0}")]
+    Telemetry(#[from] crate::telemetry::TelemetryError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -272,14 +274,10 @@ pub fn main() -> ExitCode {
 /// Not `async`: the futures below it are compiled here, and not again in whatever calls it.
 pub fn main_with(providers: Vec<Provider>) -> ExitCode {
     let cli = Cli::parse();
-    let filter =
-        EnvFilter::try_from_env("CLOUD_CONNECT_LOG").unwrap_or_else(|_| EnvFilter::new("error,cloud_connect=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(output::color_stderr())
-        .with_target(false)
-        .init();
+    // `serve` says more, in a form of its choice, and exports traces, which takes the runtime
+    if !matches!(cli.command, Command::Serve(_)) {
+        logs::install(LogFormat::Text, output::color_stderr(), "error,cloud_connect=warn", None);
+    }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         // the future is large: it belongs on the heap, not on the main thread's stack
         Ok(runtime) => runtime.block_on(Box::pin(run(cli, providers))),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::{CliError, Context, Outcome, output};
+use crate::alerts::Alerts;
 use crate::clock;
 use crate::people::People;
 use crate::people::oidc::Provider;
@@ -16,6 +17,7 @@ use crate::scheduler::planner::Limits;
 use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::server::{self, Actors, ServeOptions};
 use crate::service::{Service, ServiceOptions};
+use crate::telemetry::{self, LogFormat, Telemetry, TelemetryOptions};
 use crate::uploads::{UploadOptions, Uploads};
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
@@ -65,10 +67,21 @@ pub struct Serve {
     /// How long collected events wait for each other, to be written together
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     collect_every: Duration,
+    /// How log lines are written; CLOUD_CONNECT_LOG says which, for example `debug`
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CLOUD_CONNECT_LOG_FORMAT")]
+    log_format: LogFormat,
 }
 
 impl Serve {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
+        let telemetry = TelemetryOptions { log_format: self.log_format, ansi: output::color_stderr() };
+        let telemetry = Arc::new(telemetry::install(telemetry, &*clock::of_process())?);
+        let served = self.serve(context, Arc::clone(&telemetry)).await;
+        telemetry.shutdown().await;
+        served
+    }
+
+    async fn serve(&self, context: &Context, telemetry: Arc<Telemetry>) -> Result<Outcome, CliError> {
         let project = context.load()?;
         let options = ServeOptions {
             listen: self.listen,
@@ -110,12 +123,15 @@ impl Serve {
         let uploading = service.clone();
         let uploads = Uploads::open(Arc::new(move || uploading.engine()), options.uploads);
         uploads.start();
+        let alerts = Arc::new(Alerts::start(service.clone(), None).await);
         let actors = Actors {
             service,
             scheduler: scheduler.clone(),
             people,
             profiles: profiles.clone(),
             uploads: uploads.clone(),
+            alerts: alerts.clone(),
+            telemetry,
         };
         let (_, router) = server::app(actors, options.clone())?;
         let stop_reading = stop.clone();
@@ -125,7 +141,8 @@ impl Serve {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
             if let Some(link) = first_admin {
-                let here = public_url.unwrap_or_else(|| format!("{scheme}://{}", within_reach(address)));
+                let here = public_url.map_or_else(|| format!("{scheme}://{}", within_reach(address)), String::from);
+                let here = here.trim_end_matches('/');
                 let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
                 output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
             }
@@ -144,6 +161,8 @@ impl Serve {
         if tokio::time::timeout(grace, uploads.shutdown()).await.is_err() {
             tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
         }
+        // after the last runs, whose ends it may have to tell
+        alerts.shutdown().await;
         served?;
         Ok(Outcome::Fine)
     }

@@ -10,7 +10,7 @@ use super::error::slashed;
 use super::project::{self, Top};
 use super::source::{Source, Span};
 use super::yaml::{self, Node};
-use super::{ConfigError, ConfigErrors, MODELS_DIR, Model, PROJECT_FILE, Project, mask, models, names, sql};
+use super::{ConfigError, ConfigErrors, MODELS_DIR, Model, PROJECT_FILE, Project, alerts, mask, models, names, sql};
 use crate::secrets::{Environment, process_environment};
 use crate::warehouse::Provider;
 
@@ -28,10 +28,11 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
     let models = load_models(&root, providers, &top, &mut faults);
     check_external_keys(&models, &mut faults);
     check_field_names(&models, &mut faults);
+    alerts::check_models(&top.alerts, &root, &models, &mut faults);
     match top {
-        Top { store: Some(store), memory_limit, identities: Some(identities), connections, service, .. }
-            if faults.is_empty() =>
-        {
+        Top {
+            store: Some(store), memory_limit, identities: Some(identities), connections, alerts, service, ..
+        } if faults.is_empty() => {
             let models = models.into_iter().map(|m| (m.slug.clone(), m)).collect();
             Ok(Project {
                 root,
@@ -41,6 +42,7 @@ pub fn load_with(root: &Path, providers: &[Provider], env: Environment<'_>) -> R
                 service,
                 connections,
                 models,
+                alerts,
                 providers: providers.into(),
                 vault: Arc::default(),
             })

@@ -1,8 +1,8 @@
 //! What of a file may never be shown: found before the first fault is reported, so that no snippet can hold a secret.
 //!
 //! Inside `connections:` a value is shown only when its provider declares the parameter and does not call it a secret:
-//! a misspelt `pasword:` is a fault, and its value is still a password. Elsewhere, what is named like a secret is
-//! hidden. References (`${env:NAME}`) are shown, for they hold no secret. A text that is no YAML has no tree, so it is
+//! a misspelt `pasword:` is a fault, and its value is still a password. Inside `alerts:` every URL is hidden: who knows
+//! a webhook's address may post there. Elsewhere, what is named like a secret is hidden. References (`${env:NAME}`) are shown, for they hold no secret. A text that is no YAML has no tree, so it is
 //! read line by line with the same rules.
 
 use std::ops::Range;
@@ -39,8 +39,21 @@ pub(super) fn in_tree(root: &Node, providers: &[Provider]) -> Vec<Range<usize>> 
                 _ => hide(value, &mut hidden),
             }
         }
+        if matches!(&key.value, Value::Scalar(name, _) if name == "alerts") {
+            in_alerts(value, &mut hidden);
+        }
     }
     hidden
+}
+
+/// Under whatever key: `ulr: https://…` is a fault, and the address of a webhook all the same.
+fn in_alerts(node: &Node, hidden: &mut Vec<Range<usize>>) {
+    match &node.value {
+        Value::Scalar(text, _) if text.contains("://") => hide(node, hidden),
+        Value::Scalar(..) => {}
+        Value::Sequence(items) => items.iter().for_each(|item| in_alerts(item, hidden)),
+        Value::Mapping(pairs) => pairs.iter().for_each(|(_, value)| in_alerts(value, hidden)),
+    }
 }
 
 fn entries(node: &Node) -> impl Iterator<Item = (&Node, &Node)> {
@@ -99,7 +112,7 @@ fn hide(node: &Node, hidden: &mut Vec<Range<usize>>) {
 /// The byte ranges that may not be shown of a text that is no YAML.
 pub(super) fn in_text(text: &str, providers: &[Provider]) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
-    let mut in_connections = false;
+    let (mut in_connections, mut in_alerts) = (false, false);
     // the indentation of a hidden key: deeper lines continue its value
     let mut continues: Option<usize> = None;
     let mut offset = 0;
@@ -118,6 +131,7 @@ pub(super) fn in_text(text: &str, providers: &[Provider]) -> Vec<Range<usize>> {
         continues = None;
         if indent == 0 && !content.starts_with(['#', '-', '}', ']']) {
             in_connections = content.starts_with("connections");
+            in_alerts = content.starts_with("alerts");
         }
         for (colon, _) in content.match_indices(':') {
             let (before, after) = (&content[..colon], &content[colon + 1..]);
@@ -141,7 +155,7 @@ pub(super) fn in_text(text: &str, providers: &[Provider]) -> Vec<Range<usize>> {
                 break;
             }
         }
-        if holds_login(content) {
+        if holds_login(content) || in_alerts && content.contains("://") {
             hidden.push(start + indent..start + content.len());
         }
     }

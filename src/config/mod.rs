@@ -12,6 +12,7 @@
 //! - a [`Project`] that exists is valid: what uses it checks nothing again;
 //! - every key that is read is listed in `keys` and described in `docs/configuration.md`.
 
+mod alerts;
 mod decode;
 mod error;
 mod keys;
@@ -70,13 +71,15 @@ pub struct Project {
     pub connections: BTreeMap<String, Connection>,
     /// By slug.
     pub models: BTreeMap<String, Model>,
+    /// Who is told of what.
+    pub alerts: crate::alerts::definition::Definitions,
     /// The kinds of connections that there are.
     pub providers: Arc<[Provider]>,
     /// The sealed authorizations that `${auth:ID/NAME}` refers to.
     pub vault: Arc<Vault>,
 }
 
-/// How the service answers.
+/// How the service answers, and what it may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// What a public token sees of a profile, by the wide view's names. Nothing when empty.
@@ -85,15 +88,24 @@ pub struct ServiceConfig {
     pub public_identities: Vec<String>,
     /// Are files kept that make lookups fast?
     pub serving_files: bool,
-    /// The address that people reach the service at, without a `/` at its end.
-    pub public_url: Option<String>,
+    /// Where people reach it.
+    pub public_url: Option<url::Url>,
+    /// Special addresses that requests to user-given URLs may reach all the same.
+    pub allow_private_addresses: Vec<ipnet::IpNet>,
     /// The identity provider that people sign in at.
     pub oidc: Option<OidcConfig>,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self { public_fields: Vec::new(), public_identities: Vec::new(), serving_files: true, public_url: None, oidc: None }
+        Self {
+            public_fields: Vec::new(),
+            public_identities: Vec::new(),
+            serving_files: true,
+            public_url: None,
+            allow_private_addresses: Vec::new(),
+            oidc: None,
+        }
     }
 }
 

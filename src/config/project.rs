@@ -7,7 +7,10 @@ use super::decode::{Decoder, File, Text, entries, text};
 use super::parameter::decode_connection;
 use super::source::Span;
 use super::yaml::{Kind, Node, Value};
-use super::{Connection, IdentityField, Normalization, ServiceConfig, StoreLocation, keys, names, service, suggest};
+use super::{
+    Connection, IdentityField, Normalization, ServiceConfig, StoreLocation, alerts, keys, names, service, suggest,
+};
+use crate::alerts::definition::Definitions;
 use crate::memory::MIN_MEMORY_LIMIT;
 use crate::secrets::{self, Environment};
 use crate::vault::Vault;
@@ -22,6 +25,7 @@ pub(super) struct Top {
     /// Every name, also of a connection that is faulty.
     pub connection_names: Option<Vec<String>>,
     pub connections: BTreeMap<String, Connection>,
+    pub alerts: Definitions,
     pub service: ServiceConfig,
 }
 
@@ -34,6 +38,7 @@ impl Top {
             identities: Some(project.identities.clone()),
             connection_names: Some(project.connections.keys().cloned().collect()),
             connections: project.connections.clone(),
+            alerts: project.alerts.clone(),
             service: project.service.clone(),
         }
     }
@@ -77,8 +82,11 @@ pub(super) fn decode(
             }
         }
     }
+    let alerts = top.given("alerts");
+    let alerts = alerts.map(|entry| alerts::decode(file, entry, connection_names.as_deref().unwrap_or_default()));
+    let alerts = alerts.unwrap_or_default();
     let service = service::decode(file, &top, identities.as_deref());
-    Top { store, memory_limit, identities, connection_names, connections, service }
+    Top { store, memory_limit, identities, connection_names, connections, alerts, service }
 }
 
 fn decode_store(file: &File, text: Text<'_>, root: &Path, env: Environment<'_>) -> Option<StoreLocation> {

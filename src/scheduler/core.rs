@@ -14,6 +14,7 @@ use crate::config::Project;
 use crate::events::{Event, Subject, acting_as};
 use crate::sync::report::{RunReport, RunStatus};
 use crate::sync::{Engine, ServiceLock, SyncError};
+use crate::telemetry::{names, runs};
 
 /// How long a model that another process runs is left alone.
 const ELSEWHERE: TimeDelta = TimeDelta::seconds(15);
@@ -103,8 +104,8 @@ impl Core {
             if !changes.is_empty() || !events.is_empty() {
                 engine.catalog.change_schedule(&changes, &events).await?;
             }
-            metrics::gauge!("cloud_connect_queue_depth").set(planner.waiting().count() as f64);
-            metrics::gauge!("cloud_connect_runs_running").set(planner.running().count() as f64);
+            metrics::gauge!(names::QUEUE_DEPTH).set(planner.waiting().count() as f64);
+            metrics::gauge!(names::RUNS_RUNNING).set(planner.running().count() as f64);
             *core.planner.write().unwrap_or_else(PoisonError::into_inner) = planner;
             core.ended.lock().unwrap_or_else(PoisonError::into_inner).drain(..ended.len());
             Ok(decided)
@@ -171,7 +172,7 @@ impl Core {
             // in a task of its own: a panic ends the run, not the bookkeeping
             tokio::spawn(async move {
                 let Taken { model, run_id, actor, .. } = &slot.taken;
-                let run = engine.run_as(run_id.clone(), model, &*slot, &slot.cancel);
+                let run = runs::run(&engine, run_id.clone(), model, &*slot, &slot.cancel);
                 Box::pin(acting_as(actor.clone(), run)).await
             })
         };

@@ -35,10 +35,12 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
+use crate::alerts::Alerts;
 use crate::people::People;
 use crate::profiles::serving::ProfileService;
 use crate::scheduler::Scheduler;
 use crate::service::Service;
+use crate::telemetry::Telemetry;
 use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
@@ -117,6 +119,8 @@ pub struct Actors {
     /// The profiles that are visible now.
     pub profiles: Arc<ProfileService>,
     pub uploads: Uploads,
+    pub alerts: Arc<Alerts>,
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// The state that handlers reach, and the router of all endpoints.

@@ -1,6 +1,6 @@
 //! What surrounds every request: its id, its time limit, its line in the log, and the headers of its answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use super::answer::{ApiError, REQUEST_ID, X_REQUEST_ID};
+use crate::telemetry::http::Watched;
 
 /// How long a request may take until its answer begins.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,9 +24,9 @@ pub async fn surround(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     // the template, not the path: a looked-up e-mail address belongs in no log
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_string();
-    let span = tracing::info_span!("request", request_id = id, %method, route);
+    let watched = Watched::begin(&method, &route, request.headers(), &id);
+    let span = watched.span();
     let limit = if route.starts_with(UPLOAD) { UPLOAD_TIMEOUT } else { TIMEOUT };
-    let started = Instant::now();
     let scoped = REQUEST_ID.scope(id.clone(), async {
         let mut response = match tokio::time::timeout(limit, next.run(request)).await {
             Ok(response) => response,
@@ -33,8 +34,8 @@ pub async fn surround(request: Request, next: Next) -> Response {
                 .with_hint("ask for less at once")
                 .into_response(),
         };
+        let took_ms = watched.answered(response.status()).as_millis() as u64;
         let status = response.status().as_u16();
-        let took_ms = started.elapsed().as_millis() as u64;
         if route.starts_with("/v2/entity/") || matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
             // thousands a second, or every few seconds for ever
             tracing::debug!(status, took_ms, "answered");

@@ -9,12 +9,14 @@
 //! Invariants: whoever holds an engine keeps a consistent project, also while a newer one is being used by others;
 //! files that cannot be read leave the last good ones in place, and say so.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
 
+use crate::alerts::Surroundings;
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{self, ConfigErrors, Project};
@@ -154,5 +156,17 @@ impl Engines for Service {
 
     async fn reload(&self) -> Result<(), String> {
         self.reload_files().await.map_err(|e| e.to_string())
+    }
+}
+
+#[async_trait]
+impl Surroundings for Service {
+    fn engine(&self) -> Arc<Engine> {
+        Self::engine(self)
+    }
+
+    async fn paused(&self) -> Result<BTreeSet<String>, CatalogError> {
+        let schedules = self.catalog().schedules().await?;
+        Ok(schedules.into_iter().filter(|row| row.paused).map(|row| row.model).collect())
     }
 }

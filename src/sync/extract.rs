@@ -202,6 +202,7 @@ impl Engine {
             // what is stored now has to be compared with the next time
             self.check_rows(rows, true)?;
             extraction.progress.rows(batch.num_rows() as u64);
+            extraction.progress.bytes(batch.get_array_memory_size() as u64);
             fail::fail_point!("extract-batch");
             if sender.send(batch).await.is_err() {
                 // a worker failed: its error is the one to report

@@ -76,6 +76,8 @@ pub trait Progress: Send + Sync {
     fn stage(&self, stage: Stage);
     /// So many more rows came in.
     fn rows(&self, rows: u64);
+    /// They took so many bytes in memory.
+    fn bytes(&self, _bytes: u64) {}
 }
 
 /// Tells nobody.

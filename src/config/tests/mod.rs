@@ -1,6 +1,7 @@
 //! Every kind of fault, at its line, with its hint.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod alerts;
 mod columns;
 mod files;
 mod init;

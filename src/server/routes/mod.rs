@@ -1,9 +1,11 @@
 //! The endpoints: one file an area, merged here.
 
+mod alerts;
 mod health;
 mod login;
 mod oidc;
 mod people;
+mod metrics;
 pub mod profiles;
 mod uploads;
 
@@ -18,6 +20,8 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(login::router())
         .merge(oidc::router())
         .merge(people::router())
+        .merge(metrics::router())
+        .merge(alerts::router())
         .merge(profiles::router())
         .merge(uploads::router())
 }

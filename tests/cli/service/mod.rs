@@ -1,5 +1,6 @@
 //! The service as a client meets it: the program started as a process, driven over HTTP.
 
+mod alerts;
 mod authorization;
 mod health;
 mod oidc;

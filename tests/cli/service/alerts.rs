@@ -1,0 +1,152 @@
+//! Alerts and metrics of the running service, at a real receiver.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Service;
+use crate::project::{Project, person};
+
+/// The bodies that a receiver of webhooks got.
+#[derive(Clone)]
+struct Receiver {
+    port: u16,
+    bodies: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Receiver {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let receiver = Self { port: listener.local_addr().unwrap().port(), bodies: Arc::default() };
+        let bodies = Arc::clone(&receiver.bodies);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut reader = BufReader::new(stream);
+                let (mut line, mut length) = (String::new(), 0);
+                while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                bodies.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                reader.get_mut().write_all(answer).unwrap();
+            }
+        });
+        receiver
+    }
+
+    /// Waits until so many have come.
+    fn wait_for(&self, count: usize) -> Vec<Value> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let bodies = self.bodies.lock().unwrap().clone();
+            if bodies.len() >= count || Instant::now() > until {
+                assert_eq!(bodies.len(), count, "{bodies:#?}");
+                return bodies;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// A project whose failures are told to the receiver, at an address that the file does not show.
+fn project(allow: &str) -> Project {
+    let project = Project::with_people(&[person("ada", "Berlin", 1)]);
+    let file = project.path().join("cloud-connect.yml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let service =
+        format!("service: {{ public_url: 'https://connect.example.com', allow_private_addresses: [{allow}] }}");
+    let alerts = "alerts:\n  channels: { hook: { type: webhook, url: '${env:HOOK}', secret: '${env:HOOK_SECRET}' } }\n  \
+                  rules: { all: { channels: hook } }";
+    project.write("cloud-connect.yml", &format!("{text}\n{service}\n{alerts}\n"));
+    project
+}
+
+#[test]
+fn a_failed_run_of_any_process_is_told_and_its_recovery_too() {
+    let project = project("127.0.0.1");
+    let receiver = Receiver::start();
+    let hook = format!("http://127.0.0.1:{}/t0psecret", receiver.port);
+    let service = Service::start_with(&project, &[], &[("HOOK", &hook), ("HOOK_SECRET", "hunter2")]);
+    let channels = service.get("/v2/alertchannel").data();
+    assert_eq!(channels, json!([{ "name": "hook", "type": "webhook", "rules": ["all"], "signed": true }]));
+    assert_eq!(service.post("/v2/alertchannel/hook/test", &json!({})).status, 200);
+    assert_eq!(receiver.wait_for(1)[0]["type"], "alert.test");
+    assert_eq!(service.post("/v2/alertchannel/nothing/test", &json!({})).error(404), "not-found");
+
+    // the command line fails, and the service hears of it
+    project.write("models/people.sql", "SELECT * FROM not_there");
+    project.cc(&["run"]);
+    let told = receiver.wait_for(2).remove(1);
+    assert_eq!((&told["type"], &told["data"]["condition"]), (&json!("alert.alert"), &json!("failed")), "{told}");
+    assert_eq!(told["data"]["model"], "people");
+    let url = told["data"]["url"].as_str().unwrap();
+    assert!(url.starts_with("https://connect.example.com/v2/run/"), "{url}");
+    let rules = service.get("/v2/alert").data();
+    assert_eq!(rules[0]["incidents"][0]["condition"], "failed");
+
+    project.write("models/people.sql", "SELECT * FROM people");
+    project.cc(&["run"]).ok();
+    assert_eq!(receiver.wait_for(3)[2]["type"], "alert.recovery");
+    let done = |deliveries: &Value| deliveries.as_array().unwrap().iter().all(|d| d["status"] == "delivered");
+    let deliveries = service.wait_for("/v2/alert/delivery?limit=1", done);
+    assert_eq!(deliveries.as_array().unwrap().len(), 1);
+    let page = service.get("/v2/alert/delivery?limit=1").json();
+    let cursor = page["_meta"]["next_cursor"].as_str().unwrap();
+    let next = service.get(&format!("/v2/alert/delivery?limit=1&cursor={cursor}")).data();
+    assert_eq!(next[0]["kind"], "alert");
+    assert_eq!(service.get("/v2/alert/delivery?cursor=x").error(400), "invalid-cursor");
+    assert!(!service.logged().contains("t0psecret") && !service.logged().contains("hunter2"));
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn a_channel_in_a_private_network_is_refused_with_the_way_out() {
+    let project = project("");
+    let service = Service::start_with(&project, &[], &[("HOOK", "http://127.0.0.1:9/t0psecret"), ("HOOK_SECRET", "x")]);
+    let refused = service.post("/v2/alertchannel/hook/test", &json!({}));
+    assert_eq!(refused.error(422), "not-delivered");
+    let error = &refused.json()["errors"][0];
+    assert!(error["message"].as_str().unwrap().contains("this machine"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("allow_private_addresses"), "{error}");
+    assert!(!refused.text.contains("t0psecret"));
+    // three at once, and then no more for a while
+    let statuses: Vec<u16> = (0..4).map(|_| service.post("/v2/alertchannel/hook/test", &json!({})).status).collect();
+    assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+}
+
+#[test]
+fn metrics_count_requests_by_route_and_never_by_path() {
+    let project = Project::with_people(&[person("ada", "Berlin", 1)]);
+    let service = Service::start(&project);
+    service.post("/v2/alertchannel/somebodys_choice/test", &json!({}));
+    let reply = service.get("/metrics");
+    assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let line =
+        "cloud_connect_http_requests_total{method=\"POST\",route=\"/v2/alertchannel/{name}/test\",status=\"404\"} 1";
+    assert!(reply.text.contains(line), "{}", reply.text);
+    assert!(!reply.text.contains("somebodys_choice"));
+    for name in ["cloud_connect_build_info", "process_resident_memory_bytes", "cloud_connect_queue_depth 0"] {
+        assert!(reply.text.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn log_lines_are_json_when_that_is_asked_for() {
+    let project = Project::new();
+    let service = Service::start_with(&project, &["--log-format", "json"], &[]);
+    let id = service.send("GET", "/v2/alert", |r| r.header("x-request-id", "mine-1")).status;
+    assert_eq!(id, 401);
+    let logged = service.logged();
+    let line = logged.lines().find(|line| line.contains("mine-1")).unwrap_or_else(|| panic!("{logged}"));
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["spans"][0]["request_id"], "mine-1");
+    assert_eq!(line["spans"][0]["http.route"], "/v2/alert");
+}
