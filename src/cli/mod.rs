@@ -301,8 +301,10 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
-    let cancels =
-        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_) | Command::User(_));
+    let cancels = matches!(
+        cli.command,
+        Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_) | Command::User(_)
+    );
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {

@@ -49,7 +49,14 @@ pub struct People {
 
 impl People {
     pub fn new(catalog: Catalog, clock: Arc<dyn Clock>) -> Self {
-        Self { catalog, clock, tokens: Arc::default(), passwords: Arc::default(), throttle: Arc::default(), provider: None }
+        Self {
+            catalog,
+            clock,
+            tokens: Arc::default(),
+            passwords: Arc::default(),
+            throttle: Arc::default(),
+            provider: None,
+        }
     }
 
     /// With an identity provider to sign in at.

@@ -61,7 +61,8 @@ fn an_identity_provider_is_described_and_its_faults_are_pointed_at() {
     with("roles: { claim: groups }").expect("missing-key", 1, 64, "`roles` has no `map`", "data-team");
     let in_clear = case("{ issuer: 'http://a.example', client_id: cc, default_role: viewer }");
     in_clear.expect("invalid-issuer", 1, 28, "does not begin with https", "/.well-known");
-    let secret = case("{ issuer: 'https://a.example', client_id: cc, client_secret: hunter2hunter2, default_role: boss }");
+    let secret =
+        case("{ issuer: 'https://a.example', client_id: cc, client_secret: hunter2hunter2, default_role: boss }");
     assert!(!secret.load().unwrap_err().render(false).contains("hunter2"));
     let project = case(&whole.replace("'${env:X}'", "hunter2hunter2")).load().unwrap();
     assert!(!format!("{project:?}").contains("hunter2"));

@@ -3,9 +3,9 @@
 mod alerts;
 mod health;
 mod login;
+mod metrics;
 mod oidc;
 mod people;
-mod metrics;
 pub mod profiles;
 mod uploads;
 
