@@ -104,9 +104,6 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
-        let provider = Provider::of(&project, clock::of_process())
-            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
-        let public_url = project.service.public_url.clone();
         let limits = Limits {
             max_runs: usize::from(self.max_runs),
             max_runs_per_connection: usize::from(self.max_runs_per_connection),
@@ -114,6 +111,9 @@ impl Serve {
             late_after: self.late_after,
         };
         let stop = context.cancel.clone();
+        let provider = Provider::of(&project, clock::of_process())
+            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
+        let public_url = project.service.public_url.clone();
         let service = Service::open(project, service_options, clock::of_process()).await?;
         let scheduler = Scheduler::open(service.clone(), SchedulerOptions { limits }).await?;
         let engines = service.clone();
@@ -143,12 +143,8 @@ impl Serve {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
             if let Some(link) = first_admin {
-                let local = if address.ip().is_unspecified() {
-                    format!("localhost:{}", address.port())
-                } else {
-                    address.to_string()
-                };
-                let here = public_url.unwrap_or_else(|| format!("{scheme}://{local}"));
+                let here = public_url.map_or_else(|| format!("{scheme}://{}", within_reach(address)), String::from);
+                let here = here.trim_end_matches('/');
                 let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
                 output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
             }
@@ -179,4 +175,9 @@ impl Serve {
         served?;
         Ok(Outcome::Fine)
     }
+}
+
+/// What a browser on this machine can open.
+fn within_reach(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
