@@ -10,7 +10,7 @@
 //! [`config`] and [`model`] hold what people wrote, [`secrets`] what they did not; [`warehouse`] runs the model's SQL and
 //! streams its result; [`sync`] drives one run; [`diff`] compares the result with the record store; [`identity`] finds or
 //! founds the profiles; [`store`] keeps the state as Delta tables, [`catalog`] says which version of them is visible;
-//! [`profiles`] answers questions.
+//! [`profiles`] answers questions. [`uploads`] takes profiles that no model knows of yet.
 #![forbid(unsafe_code)]
 
 pub mod alerts;
@@ -33,6 +33,7 @@ pub mod service;
 pub mod store;
 pub mod sync;
 pub mod telemetry;
+pub mod uploads;
 pub mod values;
 pub mod vault;
 pub mod warehouse;

@@ -12,6 +12,7 @@ pub mod events;
 pub mod idempotency;
 pub mod people;
 pub mod schedule;
+mod uploads;
 
 mod publications;
 
@@ -24,8 +25,9 @@ use sqlx::{Row, SqlitePool};
 
 pub use publications::Published;
 
-use crate::store::{Cut, Version};
+use crate::store::{Cut, TableId, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
+pub use uploads::{CollectedEvent, Journalled, UploadPublication};
 
 /// What can go wrong in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -312,16 +314,23 @@ impl Catalog {
                     .await?
             }
             Some(AsOf::Run(run_id)) => {
-                let run = self.run(run_id).await?;
+                // an upload publishes as a run does
+                let run = match self.upload(run_id).await? {
+                    Some(upload) => (upload.id, upload.finished_at.unwrap_or(upload.started_at)),
+                    None => {
+                        let run = self.run(run_id).await?;
+                        (run.run_id, run.finished_at.unwrap_or(run.started_at))
+                    }
+                };
                 let own: Option<i64> = sqlx::query_scalar("SELECT MAX(seq) FROM publications WHERE run_id = ?1")
-                    .bind(&run.run_id)
+                    .bind(&run.0)
                     .fetch_one(&self.pool)
                     .await?;
                 match own {
                     Some(seq) => Some(seq),
                     None => {
                         sqlx::query_scalar("SELECT MAX(seq) FROM publications WHERE published_at <= ?1")
-                            .bind(run.finished_at.unwrap_or(run.started_at).timestamp_micros())
+                            .bind(run.1.timestamp_micros())
                             .fetch_one(&self.pool)
                             .await?
                     }
@@ -332,7 +341,11 @@ impl Catalog {
         let mut cut = Cut::default();
         let rows = sqlx::query(include_str!("../../sql/catalog/cut.sql")).bind(seq).fetch_all(&self.pool).await?;
         for row in rows {
-            cut.records.insert(row.try_get("model")?, row.try_get::<i64, _>("records_version")? as Version);
+            let (name, version) = (row.try_get::<String, _>("model")?, row.try_get::<i64, _>("records_version")?);
+            match TableId::stream_of_folder(&name) {
+                Some(stream) => cut.streams.insert(stream.to_string(), version as Version),
+                None => cut.records.insert(name, version as Version),
+            };
         }
         let shared =
             sqlx::query(include_str!("../../sql/catalog/shared_versions.sql")).bind(seq).fetch_one(&self.pool).await?;

@@ -15,6 +15,7 @@ use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::server::{self, Actors, ServeOptions};
 use crate::service::{Service, ServiceOptions};
 use crate::telemetry::{self, LogFormat, Telemetry, TelemetryOptions};
+use crate::uploads::{UploadOptions, Uploads};
 
 /// Run the service: models on their schedules, the REST API, metrics and alerts
 #[derive(Debug, clap::Args)]
@@ -57,6 +58,12 @@ pub struct Serve {
     /// Profile lookups a second by token (0: no limit)
     #[arg(long, value_name = "N", default_value_t = 0)]
     lookup_rate_limit: u32,
+    /// The largest body of an upload, decompressed
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    max_upload: bytesize::ByteSize,
+    /// How long collected events wait for each other, to be written together
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    collect_every: Duration,
     /// How log lines are written; CLOUD_CONNECT_LOG says which, for example `debug`
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CLOUD_CONNECT_LOG_FORMAT")]
     log_format: LogFormat,
@@ -79,6 +86,11 @@ impl Serve {
             behind_proxy: self.behind_proxy,
             rate_limit: self.rate_limit,
             lookup_rate_limit: self.lookup_rate_limit,
+            uploads: UploadOptions {
+                max_bytes: self.max_upload.as_u64(),
+                flush_every: self.collect_every,
+                ..UploadOptions::default()
+            },
             grace: self.grace,
         };
         // before anything is opened: a refused address should leave no trace
@@ -101,12 +113,16 @@ impl Serve {
         let engines = service.clone();
         let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
         let people = People::new(service.catalog(), service.clock());
+        let uploading = service.clone();
+        let uploads = Uploads::open(Arc::new(move || uploading.engine()), options.uploads);
+        uploads.start();
         let alerts = Arc::new(Alerts::start(service.clone(), None).await);
         let actors = Actors {
             service,
             scheduler: scheduler.clone(),
             people,
             profiles: profiles.clone(),
+            uploads: uploads.clone(),
             alerts: alerts.clone(),
             telemetry,
         };
@@ -129,6 +145,9 @@ impl Serve {
         stop.cancel();
         ended.await.ok();
         fresh.await.ok();
+        if tokio::time::timeout(grace, uploads.shutdown()).await.is_err() {
+            tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
+        }
         // after the last runs, whose ends it may have to tell
         alerts.shutdown().await;
         served?;

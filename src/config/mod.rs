@@ -42,7 +42,7 @@ use crate::warehouse::Provider;
 pub use crate::model::{ColumnContract, Guard, Model, Schedule};
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, load_with};
-pub(crate) use names::RESERVED_PREFIX;
+pub(crate) use names::{RESERVED_PREFIX, check_column, is_slug};
 pub use source::{Source, Span, Spans};
 pub use stored::{Unusable, with_stored};
 pub(crate) use suggest::hint;

@@ -4,7 +4,7 @@
 pub(crate) const RESERVED_PREFIX: &str = "_cc_";
 
 /// A slug: `[a-z][a-z0-9_]*`, at most 64 characters.
-pub(super) fn is_slug(slug: &str) -> bool {
+pub(crate) fn is_slug(slug: &str) -> bool {
     slug.len() <= 64
         && slug.starts_with(|c: char| c.is_ascii_lowercase())
         && slug.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -49,7 +49,7 @@ pub(super) fn check_identity(name: &str) -> Result<(), &'static str> {
 }
 
 /// The name of a result column that is kept in a table. Delta Lake refuses some characters.
-pub(super) fn check_column(name: &str) -> Result<(), &'static str> {
+pub(crate) fn check_column(name: &str) -> Result<(), &'static str> {
     if name.starts_with(RESERVED_PREFIX) {
         return Err("names that start with `_cc_` are reserved");
     }

@@ -63,6 +63,7 @@ mod tests {
             behind_proxy: false,
             rate_limit: 0,
             lookup_rate_limit: 0,
+            uploads: crate::uploads::UploadOptions::default(),
             grace: std::time::Duration::ZERO,
         };
         for safe in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {

@@ -39,6 +39,7 @@ use crate::profiles::serving::ProfileService;
 use crate::scheduler::Scheduler;
 use crate::service::Service;
 use crate::telemetry::Telemetry;
+use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -60,6 +61,7 @@ pub struct ServeOptions {
     pub rate_limit: u32,
     /// Lookups a second by caller; 0: no limit.
     pub lookup_rate_limit: u32,
+    pub uploads: UploadOptions,
     /// How long running requests and runs may take to end.
     pub grace: Duration,
 }
@@ -114,6 +116,7 @@ pub struct Actors {
     pub people: People,
     /// The profiles that are visible now.
     pub profiles: Arc<ProfileService>,
+    pub uploads: Uploads,
     pub alerts: Arc<Alerts>,
     pub telemetry: Arc<Telemetry>,
 }

@@ -107,6 +107,8 @@ fn properties(table: &TableId, schema: &Schema) -> WriterProperties {
             (TableId::Records(_), DataType::Timestamp(..)) => field.name() == SINCE,
             (TableId::Records(_), DataType::Float64 | DataType::Int64 | DataType::Decimal128(..)) => false,
             (TableId::Records(_), _) => position > 0,
+            // whatever was sent: mostly words of a small number, and the upload's id
+            (TableId::Stream(_), _) => true,
             // one run and one moment a file, few kinds of change; everything else is of one profile
             (_, DataType::Utf8) => ["run_id", "change"].contains(&field.name().as_str()),
             _ => true,

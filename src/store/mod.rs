@@ -5,6 +5,7 @@
 //! | [`TableId::Records`] | `records/<slug>` | a row of the model's last published result (its *record store*) |
 //! | [`TableId::Identities`] | `identities` | an identity value and the profile that it belongs to; never changed, only added |
 //! | [`TableId::Changes`] | `changes` | a change of one profile by one model in one run; never changed, only added |
+//! | [`TableId::Stream`] | `streams/<stream>` | a row that was uploaded or collected, as it came; never changed, only added |
 //!
 //! Actors: a run *stages* data files (they exist, nobody sees them) and then *commits* them by one entry in a Delta
 //! log. Invariants: a commit lands on exactly the version it was prepared for or not at all; data files live in a
@@ -64,6 +65,8 @@ pub enum TableId {
     Records(String),
     Identities,
     Changes,
+    /// The rows of the stream with this name.
+    Stream(String),
     /// Not a Delta table: a folder of files that list removals which wait for a person.
     Holds,
 }
@@ -75,10 +78,19 @@ impl TableId {
             Self::Records(slug) => format!("records/{slug}"),
             Self::Identities => "identities".into(),
             Self::Changes => "changes".into(),
+            Self::Stream(stream) => format!("{STREAMS}/{stream}"),
             Self::Holds => "holds".into(),
         }
     }
+
+    /// The stream whose table has that folder.
+    pub fn stream_of_folder(folder: &str) -> Option<&str> {
+        folder.strip_prefix(STREAMS)?.strip_prefix('/')
+    }
 }
+
+/// The folder of the streams' tables.
+const STREAMS: &str = "streams";
 
 impl std::fmt::Display for TableId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -213,6 +225,12 @@ impl Store {
             }
             None => Ok(self.table(table, None).await?.and_then(|t| t.version())),
         }
+    }
+
+    /// The streams that have a folder, found by listing.
+    pub async fn list_streams(&self) -> Result<Vec<String>, StoreError> {
+        let found = self.root.list_with_delimiter(Some(&self.prefix.clone().join(STREAMS))).await?;
+        Ok(found.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_string)).collect())
     }
 
     fn log_entry(&self, table: &TableId, version: Version) -> Path {
@@ -443,6 +461,8 @@ impl DataFile {
 pub struct Cut {
     /// By slug.
     pub records: std::collections::BTreeMap<String, Version>,
+    /// By stream.
+    pub streams: std::collections::BTreeMap<String, Version>,
     pub identities: Option<Version>,
     pub changes: Option<Version>,
 }

@@ -96,6 +96,29 @@ impl Definition {
         })
     }
 
+    /// The definition of a stream (`super::upload`): it identifies by any field, and has no query. `used` are the fields
+    /// that the upload brings.
+    pub fn of_stream<'a>(
+        fields: &[IdentityField],
+        used: impl Iterator<Item = &'a IdentityField>,
+        before: Option<&Self>,
+    ) -> Self {
+        let mut normalization = before.map(|before| before.normalization.clone()).unwrap_or_default();
+        normalization.extend(used.map(|field| (field.field.clone(), field.normalize.clone())));
+        Self {
+            row_encoding: ROW_ENCODING,
+            connection: String::new(),
+            sql: String::new(),
+            primary_key: String::new(),
+            external_key: String::new(),
+            create_profiles: true,
+            columns: Vec::new(),
+            activated: 0,
+            identities: fields.iter().map(|field| field.field.clone()).collect(),
+            normalization,
+        }
+    }
+
     /// The columns to convert the result to.
     pub fn targets(&self, model: &Model) -> Result<Vec<TargetColumn>, SyncError> {
         let target = |(position, (name, value_type)): (usize, &(String, String))| {

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Engine, SyncError};
 
@@ -13,6 +14,14 @@ pub struct ModelLock(#[expect(dead_code, reason = "held, not read")] File);
 /// Held while a run looks profiles up, commits, and rolls forward: one at a time in a project.
 #[derive(Debug)]
 pub struct PublishLock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// Held by the one upload of a stream.
+#[derive(Debug)]
+pub struct StreamLock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// How long an upload waits for the one before it, and how often it looks.
+const STREAM_PATIENCE: Duration = Duration::from_secs(10 * 60);
+const STREAM_LOOKS: Duration = Duration::from_millis(50);
 
 /// Held by the one service of a project.
 #[derive(Debug)]
@@ -50,6 +59,30 @@ impl Engine {
                 file.read_to_string(&mut holder)?;
                 Err(SyncError::AlreadyRunning { model: model.to_string(), process: holder.trim().to_string() })
             }
+            Err(TryLockError::Error(e)) => Err(e.into()),
+        }
+    }
+
+    /// Waits for the stream's lock; none when it is not to be had for long. A thread that waited would be one less for
+    /// everybody: it looks now and then instead.
+    pub(super) async fn stream_lock(&self, stream: &str) -> Result<Option<StreamLock>, SyncError> {
+        let waiting = async {
+            loop {
+                if let Some(lock) = self.try_stream_lock(stream)? {
+                    return Ok(lock);
+                }
+                tokio::time::sleep(STREAM_LOOKS).await;
+            }
+        };
+        tokio::time::timeout(STREAM_PATIENCE, waiting).await.ok().transpose()
+    }
+
+    /// The stream's lock, if nobody holds it.
+    pub(super) fn try_stream_lock(&self, stream: &str) -> Result<Option<StreamLock>, SyncError> {
+        let file = open(&self.lock_folder(), &format!("stream-{stream}.lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(StreamLock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e.into()),
         }
     }

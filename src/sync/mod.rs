@@ -1,7 +1,8 @@
 //! One run of a model, from its query to visible profiles.
 //!
 //! Actors: the [`Engine`] holds what a process needs; [`run`] is the pipeline, in the order of a row's journey;
-//! [`publish`] is the commit point and what follows from it; [`hold`] ends waiting removals.
+//! [`publish`] is the commit point and what follows from it; [`hold`] ends waiting removals; [`upload`] takes rows that are
+//! handed in instead of queried.
 //!
 //! Invariants:
 //! - before its commit a run changes nothing that anyone can see; after it, everything follows, by this process or by
@@ -26,6 +27,7 @@ mod rewrite;
 mod run;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod waiting;
 
 use std::path::PathBuf;
@@ -38,6 +40,7 @@ pub use error::SyncError;
 pub use lock::ServiceLock;
 pub use plan::Plan;
 pub use publishing::{ChangeSample, Samples};
+pub use upload::{UploadSource, Uploaded};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -162,7 +165,8 @@ impl Engine {
         self.state.join("serving")
     }
 
-    fn spill_folder(&self) -> PathBuf {
+    /// Where rows that do not fit into memory are set aside; each user makes a folder of its own below it.
+    pub(crate) fn spill_folder(&self) -> PathBuf {
         self.state.join("spill")
     }
 

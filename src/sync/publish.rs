@@ -14,15 +14,29 @@ use serde::{Deserialize, Serialize};
 
 use deltalake::kernel::Action;
 
-use super::lock::PublishLock;
+use super::lock::{PublishLock, StreamLock};
 use super::report::{Hold, HoldStatus, RunReport};
 use super::{Engine, SyncError};
-use crate::catalog::Publication;
+use crate::catalog::{Publication, UploadPublication};
 use crate::store::schema::{changes_schema, identities_schema, with_partition};
 use crate::store::{Commit, StagedFile, Store, StoreError, TableId, Version};
+use crate::uploads::UploadReport;
 
 /// The key in `commitInfo` that holds [`Consequences`].
 const INFO_KEY: &str = "cloudConnect";
+
+/// The key in the `commitInfo` of a stream's table that holds [`UploadConsequences`].
+const UPLOAD_INFO_KEY: &str = "cloudConnectUpload";
+
+/// What follows from the commit of an upload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UploadConsequences {
+    pub report: UploadReport,
+    pub identities: Vec<StagedFile>,
+    pub changes: Vec<StagedFile>,
+    /// The last event that it took from the journal.
+    pub collected_until: Option<i64>,
+}
 
 /// What follows from a commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,10 +78,36 @@ impl Engine {
         version: Version,
         consequences: &Consequences,
     ) -> Result<(), SyncError> {
-        let application = TableId::Records(model.to_string()).folder();
+        let table = TableId::Records(model.to_string());
+        let Consequences { report, identities, changes, .. } = consequences;
+        let versions = self.copy_shared(&table, version, &report.run_id, identities, changes).await?;
+        self.finish(&Publication {
+            report: &consequences.report,
+            records_version: Some(version),
+            identities_version: versions[0],
+            changes_version: versions[1],
+            hold: consequences.hold.as_ref(),
+            ends: consequences.ends_hold.as_ref().map(|(run, status)| (run.as_str(), *status)),
+        })
+        .await?;
+        fail::fail_point!("after-catalog");
+        Ok(())
+    }
+
+    /// Copies the staged files of the shared tables that version `version` of `from` lists into their logs, as far as it
+    /// is not done yet. The versions of `identities` and `changes` that have them.
+    async fn copy_shared(
+        &self,
+        from: &TableId,
+        version: Version,
+        run_id: &str,
+        identities: &[StagedFile],
+        changes: &[StagedFile],
+    ) -> Result<[Option<Version>; 2], SyncError> {
+        let application = from.folder();
         let shared = [
-            (TableId::Identities, &consequences.identities, "field", identities_schema()),
-            (TableId::Changes, &consequences.changes, "model", changes_schema()),
+            (TableId::Identities, identities, "field", identities_schema()),
+            (TableId::Changes, changes, "model", changes_schema()),
         ];
         let mut versions = [None, None];
         for ((id, files, partition, schema), current) in shared.into_iter().zip(&mut versions) {
@@ -88,10 +128,10 @@ impl Engine {
             };
             let commit = Commit {
                 metadata,
-                add: files.clone(),
+                add: files.to_vec(),
                 remove: Vec::new(),
                 transaction: Some((application.clone(), version as i64)),
-                info: vec![("runId".into(), consequences.report.run_id.clone().into())],
+                info: vec![("runId".into(), run_id.into())],
             };
             *current = Some(self.store.commit(&id, table.as_ref(), commit).await?);
             match id {
@@ -99,15 +139,48 @@ impl Engine {
                 _ => fail::fail_point!("after-changes"),
             }
         }
-        self.finish(&Publication {
-            report: &consequences.report,
-            records_version: Some(version),
-            identities_version: versions[0],
-            changes_version: versions[1],
-            hold: consequences.hold.as_ref(),
-            ends: consequences.ends_hold.as_ref().map(|(run, status)| (run.as_str(), *status)),
-        })
-        .await?;
+        Ok(versions)
+    }
+
+    /// Commits an upload and makes it visible. The commit point.
+    pub(super) async fn publish_upload(
+        &self,
+        lock: &PublishLock,
+        base: Option<&deltalake::DeltaTable>,
+        mut commit: Commit,
+        consequences: &UploadConsequences,
+    ) -> Result<Version, SyncError> {
+        let table = TableId::Stream(consequences.report.stream.clone());
+        let info = serde_json::to_value(consequences).map_err(|e| SyncError::Bug(e.to_string()))?;
+        commit.info.push((UPLOAD_INFO_KEY.to_string(), info));
+        let next = base.and_then(deltalake::DeltaTable::version).map_or(0, |v| v + 1);
+        commit.transaction = Some((format!("upload/{}", consequences.report.id), next as i64));
+        fail::fail_point!("before-commit");
+        let version = self.store.commit(&table, base, commit).await?;
+        fail::fail_point!("after-commit");
+        self.roll_upload_forward(lock, version, consequences).await?;
+        Ok(version)
+    }
+
+    /// Does what follows from version `version` of a stream's table, as far as it is not done yet.
+    async fn roll_upload_forward(
+        &self,
+        _lock: &PublishLock,
+        version: Version,
+        consequences: &UploadConsequences,
+    ) -> Result<(), SyncError> {
+        let UploadConsequences { report, identities, changes, collected_until } = consequences;
+        let table = TableId::Stream(report.stream.clone());
+        let [identities_version, changes_version] =
+            self.copy_shared(&table, version, &report.id, identities, changes).await?;
+        let publication = UploadPublication {
+            report,
+            stream_version: Some(version),
+            identities_version,
+            changes_version,
+            collected_until: *collected_until,
+        };
+        self.catalog.finish_upload(publication).await?;
         fail::fail_point!("after-catalog");
         Ok(())
     }
@@ -129,13 +202,18 @@ impl Engine {
         models.extend(self.project.models.keys().cloned());
         models.sort_unstable();
         models.dedup();
+        // where the catalog was lost, the store knows
+        let streams = match self.catalog.knows_publications().await? {
+            true => self.catalog.streams().await?,
+            false => self.store.list_streams().await?,
+        };
         let mut rolled = 0;
         for model in models {
             let table = TableId::Records(model.clone());
             let visible = self.catalog.published_version(&model).await?;
             let Some(newest) = self.store.newest_version(&table, visible).await? else { continue };
             for version in visible.map_or(0, |v| v + 1)..=newest {
-                if let Some(consequences) = self.consequences(&table, version).await? {
+                if let Some(consequences) = self.consequences(&table, version, INFO_KEY).await? {
                     self.roll_forward(lock, &model, version, &consequences).await?;
                     tracing::info!(
                         model,
@@ -147,14 +225,32 @@ impl Engine {
                 }
             }
         }
+        for stream in streams {
+            let table = TableId::Stream(stream);
+            let visible = self.catalog.published_version(&table.folder()).await?;
+            let Some(newest) = self.store.newest_version(&table, visible).await? else { continue };
+            for version in visible.map_or(0, |v| v + 1)..=newest {
+                let found = self.consequences::<UploadConsequences>(&table, version, UPLOAD_INFO_KEY).await?;
+                if let Some(consequences) = found {
+                    self.roll_upload_forward(lock, version, &consequences).await?;
+                    tracing::info!(%table, version, upload = consequences.report.id, "finished an upload that a crash cut short");
+                    rolled += 1;
+                }
+            }
+        }
         Ok(rolled)
     }
 
     /// What a commit said would follow; none when it is not one of ours (a table maintained by another tool).
-    async fn consequences(&self, table: &TableId, version: Version) -> Result<Option<Consequences>, SyncError> {
+    async fn consequences<C: serde::de::DeserializeOwned>(
+        &self,
+        table: &TableId,
+        version: Version,
+        key: &str,
+    ) -> Result<Option<C>, SyncError> {
         let Some(actions) = self.store.commit_actions(table, version).await? else { return Ok(None) };
         let info = actions.into_iter().find_map(|action| match action {
-            Action::CommitInfo(mut info) => info.info.remove(INFO_KEY),
+            Action::CommitInfo(mut info) => info.info.remove(key),
             _ => None,
         });
         let parse = |value| serde_json::from_value(value).map_err(|e| e.to_string());
@@ -177,6 +273,35 @@ impl Engine {
             if let Ok(lock) = self.model_lock(&model) {
                 self.clean_up_after(&lock, &model).await?;
             }
+        }
+        for stream in self.catalog.streams().await? {
+            if let Some(lock) = self.try_stream_lock(&stream)? {
+                self.clean_up_uploads(&lock, &stream).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what dead uploads of the stream staged. Called with the stream's lock held, so any upload that is still
+    /// marked as running is dead.
+    pub(super) async fn clean_up_uploads(&self, _lock: &StreamLock, stream: &str) -> Result<(), SyncError> {
+        if self.catalog.running_uploads(stream).await?.is_empty() {
+            return Ok(());
+        }
+        let lock = self.publish_lock().await?;
+        self.roll_all_forward(&lock).await?;
+        for id in self.catalog.running_uploads(stream).await? {
+            self.discard_upload(stream, &id).await?;
+            self.catalog.interrupted_upload(&id, self.clock.now()).await?;
+            tracing::info!(stream, upload = id, "cleaned up after an upload that was interrupted");
+        }
+        Ok(())
+    }
+
+    /// Removes everything that an upload staged.
+    pub(super) async fn discard_upload(&self, stream: &str, id: &str) -> Result<(), SyncError> {
+        for table in [TableId::Stream(stream.to_string()), TableId::Identities, TableId::Changes] {
+            self.store.discard_staged(&table, id).await?;
         }
         Ok(())
     }

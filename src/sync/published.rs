@@ -57,15 +57,21 @@ impl Engine {
         let used = |field: &&IdentityField| {
             model.uses_identity(&field.field) && !known.is_some_and(|known| known.contains_key(&field.field))
         };
-        let fields: Vec<_> = self.project.identities.iter().filter(used).collect();
+        self.check_steps_elsewhere(&self.project.identities.iter().filter(used).collect::<Vec<_>>()).await
+    }
+
+    /// Were values of these fields stored with the same steps by every model and stream that uses them?
+    pub(super) async fn check_steps_elsewhere(&self, fields: &[&IdentityField]) -> Result<(), SyncError> {
         if fields.is_empty() {
             return Ok(());
         }
-        for (other, version) in self.catalog.cut(None).await?.records {
-            let id = TableId::Records(other);
+        let cut = self.catalog.cut(None).await?;
+        let records = cut.records.into_iter().map(|(slug, version)| (TableId::Records(slug), version));
+        let streams = cut.streams.into_iter().map(|(stream, version)| (TableId::Stream(stream), version));
+        for (id, version) in records.chain(streams) {
             let Some(table) = self.store.table(&id, Some(version)).await? else { continue };
             let Some(definition) = definition_of(&id, &table)? else { continue };
-            for field in &fields {
+            for field in fields {
                 definition.check_steps(&field.field, &field.normalize)?;
             }
         }

@@ -4,6 +4,7 @@ mod alerts;
 mod health;
 mod metrics;
 pub mod profiles;
+mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -16,4 +17,5 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(metrics::router())
         .merge(alerts::router())
         .merge(profiles::router())
+        .merge(uploads::router())
 }

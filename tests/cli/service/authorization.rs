@@ -26,6 +26,10 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/v2/entity/user/{field}/{value}", "profiles:lookup"),
     ("POST", "/v2/sql", "profiles:query"),
     ("GET", "/v2/changes", "profiles:query"),
+    ("POST", "/v2/upload", "profiles:write"),
+    ("GET", "/v2/upload", "runs:read"),
+    ("GET", "/v2/upload/{id}", "runs:read"),
+    ("POST", "/collect/json/{stream}", "profiles:write"),
 ];
 
 /// What each role may do, as docs/security.md says.

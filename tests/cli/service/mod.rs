@@ -4,6 +4,7 @@ mod alerts;
 mod authorization;
 mod health;
 mod profiles;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
