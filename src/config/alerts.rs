@@ -10,6 +10,7 @@ use super::yaml::{Node, Value};
 use super::{ConfigError, MODELS_DIR, Model, PROJECT_FILE, keys, names, suggest};
 use crate::alerts::anomaly::{DEFAULT_RUNS, LEAST_RUNS, Limits, MAX_RUNS};
 use crate::alerts::definition::{Channel, ChannelKind, Definitions, Email, LATE_AFTER, Rule, Security};
+use crate::alerts::send::is_loopback;
 use crate::secrets;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -153,6 +154,13 @@ fn email(file: &File, channel: &Decoder<'_>) -> Option<Email> {
             }
         },
     };
+    if let (Security::None, Some(host)) = (security, &host)
+        && !secrets::has_reference(host)
+        && !is_loopback(host)
+    {
+        let hint = "use `security: starttls` or `security: tls`";
+        file.fault("unencrypted", channel.place("security"), "only a server on this machine may be unencrypted", hint);
+    }
     let (user, password) = (value(file, channel, "user"), value(file, channel, "password"));
     if user.is_none() && password.is_some() {
         let hint = "add `user:`, or remove the password";

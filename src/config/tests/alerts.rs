@@ -98,6 +98,16 @@ fn a_channel_takes_the_keys_of_its_type() {
 }
 
 #[test]
+fn letters_leave_this_machine_encrypted_only() {
+    let mail = |host: &str| {
+        let mail = format!("type: email, security: none, host: {host}, from: a@b.c, to: a@b.c");
+        with(&format!("\n  channels:\n    c: {{ {mail} }}\n"))
+    };
+    mail("mail.example.com").expect("unencrypted", 10, 23, "on this machine", "starttls");
+    assert!(mail("localhost").load().is_ok());
+}
+
+#[test]
 fn a_webhooks_address_is_in_no_message_snippet_or_debug_text() {
     let case = rule("{ channels: nobody }");
     let shown = case.load().unwrap_err().render(false);
