@@ -74,7 +74,7 @@ fn a_failed_run_of_any_process_is_told_and_its_recovery_too() {
     let project = project("127.0.0.1");
     let receiver = Receiver::start();
     let hook = format!("http://127.0.0.1:{}/t0psecret", receiver.port);
-    let service = Service::start_with(&project, &[], &[("HOOK", &hook), ("HOOK_SECRET", "hunter2")]);
+    let service = Service::start_with(&project, &[], &[("HOOK", hook.as_str()), ("HOOK_SECRET", "hunter2")]);
     let channels = service.get("/v2/alertchannel").data();
     assert_eq!(channels, json!([{ "name": "hook", "type": "webhook", "rules": ["all"], "signed": true }]));
     assert_eq!(service.post("/v2/alertchannel/hook/test", &json!({})).status, 200);
