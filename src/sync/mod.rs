@@ -39,6 +39,7 @@ use chrono::{DateTime, Utc};
 pub use error::SyncError;
 pub use lock::ServiceLock;
 pub use plan::Plan;
+pub use published::Published;
 pub use publishing::{ChangeSample, Samples};
 pub use upload::{UploadSource, Uploaded};
 
@@ -47,7 +48,7 @@ use crate::clock::Clock;
 use crate::config::{Project, StoreLocation, Unusable, with_stored};
 use crate::memory::MemoryPlan;
 use crate::store::Store;
-use crate::vault::{Keyring, Vault};
+use crate::vault::{Custody, Keyring, Vault};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,12 +148,20 @@ impl Engine {
         if let Some(files) = files {
             self.files = Arc::new(files);
         }
+        // keys and what they sealed, from the same moment
+        let custody = Custody::share(&self.state).await?;
         let sealed = self.catalog.authorizations().await?;
         let keyring = Keyring::load(&self.state, false)?;
+        drop(custody);
         let (mut project, unusable) = with_stored(&self.files, &self.catalog.definitions().await?);
         project.vault = Arc::new(Vault::new(keyring, sealed));
         (self.project, self.unusable) = (Arc::new(project), unusable.into());
         Ok(())
+    }
+
+    /// What the files alone say, without the definitions made through the API.
+    pub fn files(&self) -> &Project {
+        &self.files
     }
 
     /// The local folder of the catalog, the locks and spilled rows.

@@ -2,7 +2,6 @@
 
 mod changes;
 mod lookup;
-mod rows;
 mod sql;
 
 use utoipa_axum::router::OpenApiRouter;

@@ -17,11 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::rows::{Cells, empty, type_name};
 use crate::catalog::AsOf;
 use crate::profiles::ProfilesError;
 use crate::server::answer::{Answer, ApiError, Errors};
 use crate::server::extract::{Caller, Json};
+use crate::server::rows::{Cells, empty, type_name};
 use crate::server::state::App;
 use crate::values::csv::flattened;
 
@@ -136,9 +136,9 @@ impl Drop for Slot {
 /// One query of a caller at a time, two in all, at most 30 seconds; it may use a quarter of the service's memory limit.
 #[utoipa::path(post, path = "/v2/sql", tag = "profiles", request_body = SqlQuery,
     responses((status = 200, description = "as JSON; with `format`, `application/x-ndjson` or `text/csv` instead", body = Answer<SqlResult>),
-        (status = 400, description = "it is no query", body = Errors), (status = 408, description = "it took too long", body = Errors),
+        (status = 400, description = "it is no query", body = Errors),
         (status = 422, description = "the query is wrong, or takes too much memory", body = Errors),
-        (status = 429, description = "another query is under way", body = Errors)),
+        (status = 429, description = "another query is under way", body = Errors), (status = 504, description = "it took too long (`query-timeout`)", body = Errors)),
     security(("token" = ["profiles:query"])))]
 pub async fn query(State(app): State<App>, caller: Caller, Json(query): Json<SqlQuery>) -> Result<Response, ApiError> {
     let slot = app.queries.take(caller.id())?;
@@ -167,7 +167,7 @@ pub async fn query(State(app): State<App>, caller: Caller, Json(query): Json<Sql
 
 fn too_long() -> ApiError {
     let message = format!("the query took more than {} seconds", TIMEOUT.as_secs());
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "query-timeout", message)
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "query-timeout", message)
         .with_hint("ask for fewer models and columns at once, or filter by an identity")
 }
 
