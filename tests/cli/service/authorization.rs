@@ -95,6 +95,7 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("POST", "/v2/run/{id}/approve", "runs:approve"),
     ("POST", "/v2/run/{id}/reject", "runs:approve"),
     ("POST", "/v2/run/{id}/cancel", "models:run"),
+    ("GET", "/v2/datamodel/{id}/members", "profiles:query"),
     ("POST", "/v2/upload", "profiles:write"),
     ("GET", "/v2/upload", "runs:read"),
     ("GET", "/v2/upload/{id}", "runs:read"),
