@@ -14,11 +14,13 @@ mod models;
 mod output;
 mod plan;
 mod profile;
+mod pull;
 mod run;
 mod runs;
 mod serve;
 mod sql;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,10 +93,12 @@ enum Command {
     Approve(approve::Approve),
     Reject(approve::Reject),
     Profile(profile::Profile),
+    Pull(pull::Pull),
     Sql(sql::Sql),
     Serve(serve::Serve),
     Health(health::Health),
     Token(token::Token),
+    User(user::User),
     Key(key::Key),
 }
 
@@ -192,7 +196,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
             Self::Rotation(RotationError::Environment | RotationError::NoKey) => 2,
-            Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
+            Self::People(e) if !e.is_internal() => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
                 | SyncError::Inactive(_)
@@ -306,8 +310,10 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
-    let cancels =
-        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_));
+    let cancels = matches!(
+        cli.command,
+        Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_) | Command::User(_)
+    );
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {
@@ -334,10 +340,12 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Approve(command) => command.run(&context).await,
             Command::Reject(command) => command.run(&context).await,
             Command::Profile(command) => command.run(&context).await,
+            Command::Pull(command) => command.run(&context).await,
             Command::Sql(command) => command.run(&context).await,
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
+            Command::User(command) => command.run(&context).await,
             Command::Key(command) => command.run(&context).await,
         }
     })

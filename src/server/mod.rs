@@ -12,11 +12,13 @@
 
 pub mod answer;
 pub mod authorize;
+mod browser;
 pub mod extract;
 pub mod idempotency;
 mod limits;
 mod listen;
 mod openapi;
+mod pages;
 mod request;
 mod routes;
 mod rows;
@@ -132,8 +134,10 @@ pub fn app(actors: Actors, options: ServeOptions) -> Result<(App, axum::Router),
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
     let queries = QuerySlots::default();
     let fingerprints = idempotency::Fingerprints::open(actors.service.engine().state_folder())?;
+    let models = routes::models::Shared::default();
     let connections = Connections::default();
-    let app = App::new(Parts { actors, queries, requirements, limits, fingerprints, connections, options, openapi });
+    let app =
+        App::new(Parts { actors, models, queries, requirements, limits, fingerprints, connections, options, openapi });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

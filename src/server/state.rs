@@ -7,10 +7,12 @@ use axum::http::{header, request};
 
 use super::answer::ApiError;
 use super::authorize::Requirements;
+use super::browser;
 use super::extract::Caller;
 use super::idempotency::Fingerprints;
 use super::limits::Limits;
 use super::routes::connections::Connections;
+use super::routes::models;
 use super::routes::profiles::QuerySlots;
 use super::{Actors, ServeOptions};
 
@@ -22,6 +24,8 @@ pub struct App(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     pub(super) actors: Actors,
+    /// What the endpoints of models share.
+    pub models: models::Shared,
     /// The SQL queries that are under way.
     pub queries: QuerySlots,
     pub requirements: Requirements,
@@ -41,8 +45,7 @@ impl App {
     /// Who sends the request, by its token or its cookie.
     pub(super) async fn identify(&self, request: &request::Parts) -> Result<Caller, ApiError> {
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
-            return Err(ApiError::unauthorized("no credentials were sent")
-                .with_hint("send `Authorization: Bearer TOKEN`; `cloud-connect token create` makes one"));
+            return Ok(Caller(browser::identify(self, request).await?));
         };
         let value = value.to_str().map_err(|_| ApiError::unauthorized("the Authorization header is not text"))?;
         Ok(Caller(self.people.authenticate_token(value).await?))

@@ -39,6 +39,7 @@ use chrono::{DateTime, Utc};
 pub use error::SyncError;
 pub use lock::ServiceLock;
 pub use plan::Plan;
+pub use published::Published;
 pub use publishing::{ChangeSample, Samples};
 pub use upload::{UploadSource, Uploaded};
 
@@ -48,6 +49,7 @@ use crate::config::{Project, StoreLocation, Unusable, with_stored};
 use crate::memory::MemoryPlan;
 use crate::store::Store;
 use crate::vault::{Custody, Keyring, Vault};
+use crate::workers::Workers;
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,8 @@ pub struct Engine {
     pub catalog: Catalog,
     pub clock: Arc<dyn Clock>,
     pub memory: MemoryPlan,
+    /// Where runs and queries compute, in a process that also answers requests.
+    pub workers: Workers,
     /// Catalog, locks and spilled rows: local, also when the store is not.
     state: PathBuf,
 }
@@ -129,8 +133,17 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let memory = MemoryPlan::for_runs(memory_limit, cores, runs);
         let files = Arc::new(project);
-        let mut engine =
-            Self { project: files.clone(), files, unusable: Arc::default(), store, catalog, clock, memory, state };
+        let mut engine = Self {
+            project: files.clone(),
+            files,
+            unusable: Arc::default(),
+            store,
+            catalog,
+            clock,
+            memory,
+            workers: Workers::default(),
+            state,
+        };
         engine.reread(None).await?;
         Ok(engine)
     }

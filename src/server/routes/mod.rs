@@ -5,8 +5,14 @@ mod auths;
 pub mod connections;
 mod events;
 mod health;
+mod login;
 mod metrics;
+pub mod models;
+mod oidc;
+mod people;
 pub mod profiles;
+mod runs;
+mod schedule;
 mod uploads;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -22,6 +28,12 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(events::router())
         .merge(metrics::router())
         .merge(alerts::router())
-        .merge(profiles::router())
+        .merge(models::router())
+        .merge(runs::router())
+        .merge(schedule::router())
         .merge(uploads::router())
+        .merge(login::router())
+        .merge(oidc::router())
+        .merge(people::router())
+        .merge(profiles::router())
 }
