@@ -12,10 +12,10 @@ pub mod events;
 pub mod history;
 pub mod idempotency;
 pub mod people;
+mod publications;
 pub mod schedule;
 mod uploads;
-
-mod publications;
+pub mod usage;
 
 use std::path::Path;
 use std::time::Duration;

@@ -9,6 +9,7 @@ mod check;
 mod connection;
 mod health;
 mod init;
+mod key;
 mod models;
 mod output;
 mod plan;
@@ -19,6 +20,7 @@ mod runs;
 mod serve;
 mod sql;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +36,7 @@ use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
 use crate::telemetry::{LogFormat, logs};
+use crate::vault::rotation::RotationError;
 use crate::warehouse::{Provider, WarehouseError, registry};
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
@@ -95,6 +98,8 @@ enum Command {
     Serve(serve::Serve),
     Health(health::Health),
     Token(token::Token),
+    User(user::User),
+    Key(key::Key),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -127,6 +132,8 @@ enum CliError {
     Profiles(#[from] ProfilesError),
     #[error("{0}")]
     People(#[from] PeopleError),
+    #[error("{0}")]
+    Rotation(#[from] RotationError),
     #[error("{0}")]
     Scheduler(#[from] crate::scheduler::SchedulerError),
     #[error("{0}")]
@@ -180,6 +187,7 @@ impl CliError {
             Self::Scheduler(e) => e.hint(),
             Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
+            Self::Rotation(e) => e.hint(),
             _ => None,
         }
     }
@@ -187,7 +195,8 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
-            Self::People(e) if !matches!(e, PeopleError::Catalog(_) | PeopleError::Randomness(_)) => 2,
+            Self::Rotation(RotationError::Environment | RotationError::NoKey) => 2,
+            Self::People(e) if !e.is_internal() => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
                 | SyncError::Inactive(_)
@@ -301,8 +310,10 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();
     // what else there is can be ended at any moment, and need not be waited for
-    let cancels =
-        matches!(cli.command, Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_));
+    let cancels = matches!(
+        cli.command,
+        Command::Run(_) | Command::Plan(_) | Command::Connection(_) | Command::Serve(_) | Command::User(_)
+    );
     tokio::spawn(async move {
         if stop_asked().await.is_ok() {
             if !cancels {
@@ -334,6 +345,8 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
+            Command::User(command) => command.run(&context).await,
+            Command::Key(command) => command.run(&context).await,
         }
     })
     .await;

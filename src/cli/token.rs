@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::{CliError, Context, Outcome, eprintln_line, output};
-use crate::clock::{Clock, SystemClock};
+use crate::clock;
 use crate::people::tokens::{NewToken, Token as ApiToken};
 use crate::people::{Identity, PeopleError, Permission, Role};
 
@@ -52,7 +52,7 @@ struct Create {
     scopes: Vec<Permission>,
 }
 
-fn parse_role(name: &str) -> Result<Role, String> {
+pub(super) fn parse_role(name: &str) -> Result<Role, String> {
     name.parse().map_err(|e: crate::people::role::UnknownName| format!("{e}; {}", e.hint))
 }
 
@@ -112,7 +112,7 @@ async fn list(context: &Context) -> Result<Outcome, CliError> {
         output::json(&tokens.iter().map(shown).collect::<Vec<_>>())?;
         return Ok(Outcome::Fine);
     }
-    let now = SystemClock.now();
+    let now = clock::of_process().now();
     let mut table = output::table(&["id", "label", "role", "scopes", "status", "created", "expires", "last used"]);
     for token in tokens {
         let time = |at: Option<_>, none: &str| at.map_or(none.to_string(), output::time);
@@ -139,7 +139,7 @@ fn shown(token: &ApiToken) -> serde_json::Value {
         "label": token.label,
         "role": token.role,
         "scopes": token.scopes.map(|s| s.iter().collect::<Vec<_>>()),
-        "status": token.status(SystemClock.now()).as_str(),
+        "status": token.status(clock::of_process().now()).as_str(),
         "created_at": token.created_at,
         "created_by": token.created_by,
         "expires_at": token.expires_at,

@@ -25,7 +25,9 @@ pub(super) const RATE: &[&str] = &["min_percent", "max_percent", "variance_perce
 pub(super) const PROFILE: &[&str] = &["identities"];
 pub(super) const IDENTITY: &[&str] = &["field", "normalize"];
 pub(super) const SERVICE: &[&str] =
-    &["public_fields", "public_identities", "serving_files", "public_url", "allow_private_addresses"];
+    &["public_fields", "public_identities", "serving_files", "public_url", "allow_private_addresses", "oidc"];
+pub(super) const OIDC: &[&str] = &["issuer", "client_id", "client_secret", "roles", "default_role", "allowed_domains"];
+pub(super) const OIDC_ROLES: &[&str] = &["claim", "map"];
 pub(super) const MODEL: &[&str] = &[
     "name",
     "description",
@@ -58,6 +60,8 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("a rule of `alerts`", RULE),
     ("a rule's `size`", SIZE),
     ("a rule's `change_rate`", RATE),
+    ("`oidc` under `service` in cloud-connect.yml", OIDC),
+    ("`roles` under `oidc` in cloud-connect.yml", OIDC_ROLES),
     ("the top level of a model's file", MODEL),
     ("a model's `schedule`", SCHEDULE),
     ("a model's `guard`", GUARD),

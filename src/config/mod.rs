@@ -21,6 +21,7 @@ mod load;
 mod mask;
 mod models;
 mod names;
+mod oidc;
 pub(crate) mod parameter;
 mod project;
 mod service;
@@ -37,6 +38,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::people::oidc::OidcConfig;
 use crate::vault::Vault;
 use crate::warehouse::Provider;
 
@@ -87,10 +89,12 @@ pub struct ServiceConfig {
     pub public_identities: Vec<String>,
     /// Are files kept that make lookups fast?
     pub serving_files: bool,
-    /// Where people reach it.
-    pub public_url: Option<url::Url>,
+    /// The address that people reach the service at, without a `/` at its end.
+    pub public_url: Option<String>,
     /// Special addresses that requests to user-given URLs may reach all the same.
     pub allow_private_addresses: Vec<ipnet::IpNet>,
+    /// The identity provider that people sign in at.
+    pub oidc: Option<OidcConfig>,
 }
 
 impl Default for ServiceConfig {
@@ -101,6 +105,7 @@ impl Default for ServiceConfig {
             serving_files: true,
             public_url: None,
             allow_private_addresses: Vec::new(),
+            oidc: None,
         }
     }
 }

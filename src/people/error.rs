@@ -1,6 +1,9 @@
 //! Why somebody was not let in, and why a change to users or tokens was refused.
 
+use std::time::Duration;
+
 use crate::catalog::CatalogError;
+use crate::people::passwords::HashError;
 use crate::people::role::{Permissions, Role};
 use crate::people::secret::NoRandomness;
 
@@ -51,6 +54,21 @@ pub enum PeopleError {
     /// Somebody gives away more than they have.
     #[error("{what} would be allowed what you are not: {}", names(*missing))]
     TooMuch { what: String, missing: Permissions },
+    #[error("there is no user `{0}`")]
+    NoSuchUser(String),
+    #[error("there is a user with the e-mail {0} already")]
+    EmailTaken(String),
+    /// Somebody else was faster.
+    #[error("{0} was changed since you read it")]
+    ChangedMeanwhile(String),
+    #[error("nobody would be left to administer the service")]
+    LastAdmin,
+    #[error("the link does not work: it was used, has expired, or was replaced by a newer one")]
+    DeadLink,
+    #[error("too many logins are under way")]
+    Busy,
+    #[error("passwords cannot be hashed: {0}")]
+    Hashing(String),
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
     #[error("{0}")]
@@ -77,7 +95,47 @@ impl PeopleError {
                 let admin = Role::Admin.title();
                 Some(format!("choose a smaller role or narrower scopes, or ask somebody with the role {admin}"))
             }
-            Self::Randomness(_) | Self::Catalog(_) => None,
+            Self::NoSuchUser(_) => Some("`cloud-connect user list` shows them".into()),
+            Self::EmailTaken(_) => Some("change that user instead, or invite them anew".into()),
+            Self::ChangedMeanwhile(_) => Some("read it again, and repeat what is still wanted".into()),
+            Self::LastAdmin => Some("make somebody else an admin first".into()),
+            Self::DeadLink => {
+                Some("ask an admin for a new one; a start of the service without users prints one".into())
+            }
+            Self::Busy => Some("try again in a few seconds".into()),
+            Self::Hashing(_) | Self::Randomness(_) | Self::Catalog(_) => None,
         }
+    }
+
+    /// Is it the service's own trouble, and not what was asked?
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Hashing(_) | Self::Randomness(_) | Self::Catalog(_) | Self::Busy)
+    }
+}
+
+impl From<HashError> for PeopleError {
+    fn from(e: HashError) -> Self {
+        match e {
+            HashError::Busy => Self::Busy,
+            HashError::Broken(why) => Self::Hashing(why),
+        }
+    }
+}
+
+/// Why nobody was signed in.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// No such user, a wrong password, a disabled user: which, is not told.
+    #[error("the e-mail or the password is wrong")]
+    Refused,
+    #[error("there were too many attempts")]
+    TooMany { retry_after: Duration },
+    #[error("{0}")]
+    People(#[from] PeopleError),
+}
+
+impl From<CatalogError> for LoginError {
+    fn from(e: CatalogError) -> Self {
+        Self::People(e.into())
     }
 }

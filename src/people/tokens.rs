@@ -21,6 +21,7 @@ use super::caller::{Identity, Means};
 use super::secret::{self, Digest, ID_LENGTH};
 use super::{AuthError, People, PeopleError, Permissions, Role};
 use crate::catalog::people::TokenWithUser;
+use crate::events::{Event, Subject, SubjectKind};
 
 /// What every token begins with, so that scanners of leaked secrets know one.
 pub const PREFIX: &str = "cc_";
@@ -192,8 +193,8 @@ impl People {
         if !missing.is_empty() {
             return Err(PeopleError::TooMuch { what: "the token".into(), missing });
         }
-        self.catalog.add_token(&token, &Digest::of(&text)).await?;
-        self.record_token(by, &token, "created", "made a token").await?;
+        let event = self.token_event(by, &token, "created", "the token was made");
+        self.catalog.add_token(&token, &Digest::of(&text), &event).await?;
         Ok(MadeToken { token, secret: text.into() })
     }
 
@@ -204,16 +205,25 @@ impl People {
 
     /// Ends a token: in this process at once, in others within [`cache::LIFETIME`].
     pub async fn revoke_token(&self, by: &Identity, id: &str) -> Result<Token, PeopleError> {
-        let now = self.clock.now();
-        let known = self.catalog.token(id).await?.ok_or_else(|| PeopleError::NoSuchToken(id.into()))?;
-        let revoked = self.catalog.revoke_token(id, &by.actor, now).await?;
+        let known = self.catalog.token(id).await?.ok_or_else(|| PeopleError::NoSuchToken(id.into()))?.token;
+        let event = self.token_event(by, &known, "revoked", "the token was revoked");
+        let revoked = self.catalog.revoke_token(id, &event).await?;
         self.tokens.forget();
         if !revoked {
             return Err(PeopleError::AlreadyRevoked(id.into()));
         }
-        let token = Token { revoked_at: Some(now), ..known.token };
-        self.record_token(by, &token, "revoked", "revoked a token").await?;
-        Ok(token)
+        Ok(Token { revoked_at: Some(event.at), ..known })
+    }
+
+    fn token_event(&self, by: &Identity, token: &Token, verb: &str, message: &str) -> Event {
+        let details = serde_json::json!({
+            "label": token.label,
+            "role": token.role,
+            "scopes": token.scopes.map(|scopes| scopes.iter().collect::<Vec<_>>()),
+            "expires_at": token.expires_at,
+        });
+        let subject = Subject::new(SubjectKind::Token, &token.id);
+        Event::new(self.clock.now(), subject, verb, message).by(&by.actor).with(details)
     }
 }
 

@@ -7,8 +7,11 @@ use axum::http::{header, request};
 
 use super::answer::ApiError;
 use super::authorize::Requirements;
+use super::browser;
 use super::extract::Caller;
+use super::idempotency::Fingerprints;
 use super::limits::Limits;
+use super::routes::connections::Connections;
 use super::routes::models;
 use super::routes::profiles::QuerySlots;
 use super::{Actors, ServeOptions};
@@ -27,6 +30,8 @@ pub struct Parts {
     pub queries: QuerySlots,
     pub requirements: Requirements,
     pub limits: Limits,
+    pub fingerprints: Fingerprints,
+    pub connections: Connections,
     pub options: ServeOptions,
     /// The OpenAPI document as it is served.
     pub openapi: String,
@@ -40,8 +45,7 @@ impl App {
     /// Who sends the request, by its token or its cookie.
     pub(super) async fn identify(&self, request: &request::Parts) -> Result<Caller, ApiError> {
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
-            return Err(ApiError::unauthorized("no credentials were sent")
-                .with_hint("send `Authorization: Bearer TOKEN`; `cloud-connect token create` makes one"));
+            return Ok(Caller(browser::identify(self, request).await?));
         };
         let value = value.to_str().map_err(|_| ApiError::unauthorized("the Authorization header is not text"))?;
         Ok(Caller(self.people.authenticate_token(value).await?))

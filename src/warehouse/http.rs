@@ -21,7 +21,7 @@ const ERROR_BODY_BYTES: usize = 64 * 1024;
 
 /// The client's time limits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timeouts {
+pub(crate) struct Timeouts {
     /// From the name's resolution to the end of the TLS handshake.
     pub connect: Duration,
     /// Longest silence while an answer is awaited or read.
@@ -30,7 +30,7 @@ pub(super) struct Timeouts {
 
 /// The one way to make a client. It follows no redirect (a credential must not be carried to another host), trusts the
 /// system's certificate authorities (`SSL_CERT_FILE` overrides them) and honours `HTTPS_PROXY`.
-pub(super) fn client(timeouts: Timeouts) -> Result<Client, WarehouseError> {
+pub(crate) fn client(timeouts: Timeouts) -> Result<Client, WarehouseError> {
     built(builder(timeouts))
 }
 
@@ -290,7 +290,7 @@ pub(super) async fn body(response: Response, what: &str) -> Result<bytes::Bytes,
 }
 
 /// Is it this machine? Only to it does anything go that is not encrypted.
-pub(super) fn is_loopback(url: &url::Url) -> bool {
+pub(crate) fn is_loopback(url: &url::Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),

@@ -17,7 +17,7 @@ pub mod databricks;
 pub mod error;
 #[cfg(test)]
 mod guides;
-mod http;
+pub(crate) mod http;
 pub mod local;
 pub mod params;
 pub mod postgres;

@@ -18,6 +18,8 @@ CREATE TABLE users (
     updated_at    INTEGER NOT NULL,
     updated_by    TEXT NOT NULL,
     last_login_at INTEGER,
+    -- counts up with every change: the ETag
+    revision      INTEGER NOT NULL DEFAULT 1,
     CHECK ((oidc_issuer IS NULL) = (oidc_subject IS NULL))
 ) STRICT;
 

@@ -1,7 +1,10 @@
 //! Users, tokens, sessions and one-time links in the catalog: rows in and out. Who may do what is decided in
 //! [`crate::people`].
 
+mod links;
+mod sessions;
 mod tokens;
+mod users;
 
 use std::str::FromStr;
 
@@ -12,7 +15,10 @@ use sqlx::sqlite::SqliteRow;
 use super::CatalogError;
 use crate::people::secret::Digest;
 
+pub use links::Claim;
+pub use sessions::SessionWithUser;
 pub use tokens::TokenWithUser;
+pub use users::{Changed, UserWithPassword};
 
 fn micros(time: Option<DateTime<Utc>>) -> Option<i64> {
     time.map(|t| t.timestamp_micros())

@@ -5,7 +5,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{digest, micros, named, time};
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, events};
+use crate::events::Event;
 use crate::people::secret::Digest;
 use crate::people::tokens::Token;
 use crate::people::{Permissions, Role};
@@ -20,7 +21,9 @@ pub struct TokenWithUser {
 }
 
 impl Catalog {
-    pub async fn add_token(&self, token: &Token, digest: &Digest) -> Result<(), CatalogError> {
+    /// Adds a token with its event.
+    pub async fn add_token(&self, token: &Token, digest: &Digest, event: &Event) -> Result<(), CatalogError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query(
             "INSERT INTO tokens (token_id, digest, label, role, scopes, created_at, created_by, user_id, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -34,8 +37,10 @@ impl Catalog {
         .bind(&token.created_by)
         .bind(&token.user_id)
         .bind(micros(token.expires_at))
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        events::insert(&mut tx, event).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -69,17 +74,23 @@ impl Catalog {
         rows.iter().map(token_of).collect()
     }
 
-    /// False: there is none, or it was revoked before.
-    pub async fn revoke_token(&self, id: &str, by: &str, now: DateTime<Utc>) -> Result<bool, CatalogError> {
+    /// Ends a token, with its event; false when there is none, or it was revoked before.
+    pub async fn revoke_token(&self, id: &str, event: &Event) -> Result<bool, CatalogError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let done = sqlx::query(
             "UPDATE tokens SET revoked_at = ?2, revoked_by = ?3 WHERE token_id = ?1 AND revoked_at IS NULL",
         )
         .bind(id)
-        .bind(now.timestamp_micros())
-        .bind(by)
-        .execute(&self.pool)
+        .bind(event.at.timestamp_micros())
+        .bind(&event.actor)
+        .execute(&mut *tx)
         .await?;
-        Ok(done.rows_affected() == 1)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        events::insert(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     pub async fn token_used(&self, id: &str, now: DateTime<Utc>) -> Result<(), CatalogError> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::people::Role;
 
 #[test]
 fn a_project_without_models_loads_with_its_defaults() {
@@ -42,6 +43,32 @@ fn what_the_public_may_see_is_named_field_by_field() {
     case("{ public_identities: [mail] }").expect("unknown-field", 1, 32, "`mail` is not an identity field", "`email`");
     case("{ public_fields: [plan] }").expect("unknown-field", 1, 28, "`plan` is not a field", "cc_<slug>_<column>");
     case("{ public: [email] }").expect("unknown-key", 1, 12, "`public` is not a key", "public_fields");
+}
+
+#[test]
+fn an_identity_provider_is_described_and_its_faults_are_pointed_at() {
+    let case = |text: &str| Case::project(&format!("service: {{ oidc: {text} }}\n{PROJECT}"));
+    let whole = "{ issuer: 'https://login.example.com', client_id: cc, client_secret: '${env:X}', default_role: viewer, \
+                 roles: { claim: groups, map: { data: data_manager } }, allowed_domains: Example.com }";
+    let oidc = case(whole).load().unwrap().service.oidc.unwrap();
+    assert_eq!((oidc.issuer.as_str(), oidc.client_id.as_str()), ("https://login.example.com", "cc"));
+    assert_eq!((oidc.default_role, oidc.roles["data"]), (Some(Role::Viewer), Role::DataManager));
+    assert_eq!((oidc.roles_claim.as_deref(), oidc.allowed_domains), (Some("groups"), vec!["example.com".to_string()]));
+    let with = |rest: &str| case(&format!("{{ issuer: 'https://a.example', client_id: cc, {rest} }}"));
+    with("default_role: edtior").expect("unknown-role", 1, 78, "`edtior` is not a role", "did you mean `editor`?");
+    with("default_role: public").expect("invalid-role", 1, 78, "cannot have the role public", "viewer");
+    with("client_secret: x").expect("no-role", 1, 12, "gives no role", "default_role");
+    with("roles: { claim: groups }").expect("missing-key", 1, 64, "`roles` has no `map`", "data-team");
+    let in_clear = case("{ issuer: 'http://a.example', client_id: cc, default_role: viewer }");
+    in_clear.expect("invalid-issuer", 1, 28, "does not begin with https", "/.well-known");
+    let secret =
+        case("{ issuer: 'https://a.example', client_id: cc, client_secret: hunter2hunter2, default_role: boss }");
+    assert!(!secret.load().unwrap_err().render(false).contains("hunter2"));
+    let project = case(&whole.replace("'${env:X}'", "hunter2hunter2")).load().unwrap();
+    assert!(!format!("{project:?}").contains("hunter2"));
+    let url = |text: &str| Case::project(&format!("service: {{ public_url: '{text}' }}\n{PROJECT}"));
+    assert_eq!(url("https://cc.example.com/").load().unwrap().service.public_url.unwrap(), "https://cc.example.com");
+    url("cc.example.com").expect("invalid-url", 1, 24, "`public_url` is not the address", "scheme and host");
 }
 
 #[test]

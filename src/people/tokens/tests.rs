@@ -1,36 +1,18 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Mutex;
-
 use secrecy::ExposeSecret;
 
 use super::*;
 use crate::catalog::Catalog;
-use crate::clock::Clock;
+use crate::clock::{Clock, ManualClock};
 
-/// A clock that stands until it is moved.
-#[derive(Debug)]
-pub struct Held(Mutex<DateTime<Utc>>);
-
-impl Held {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new("2026-11-22T10:00:00Z".parse().unwrap())))
-    }
-
-    pub fn pass(&self, seconds: i64) {
-        *self.0.lock().unwrap() += TimeDelta::seconds(seconds);
-    }
-}
-
-impl Clock for Held {
-    fn now(&self) -> DateTime<Utc> {
-        *self.0.lock().unwrap()
-    }
-}
-
-pub async fn people(directory: &tempfile::TempDir, clock: &Arc<Held>) -> People {
+async fn people(directory: &tempfile::TempDir, clock: &ManualClock) -> People {
     let catalog = Catalog::open(&directory.path().join("catalog.db")).await.unwrap();
-    People::new(catalog, Arc::clone(clock) as Arc<dyn Clock>)
+    People::new(catalog, Arc::new(clock.clone()))
+}
+
+fn held() -> ManualClock {
+    ManualClock::new("2026-11-22T10:00:00Z".parse().unwrap())
 }
 
 fn new(role: Role) -> NewToken {
@@ -39,7 +21,7 @@ fn new(role: Role) -> NewToken {
 
 #[tokio::test]
 async fn a_token_is_accepted_with_and_without_bearer_and_nothing_like_it_is() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), Held::new());
+    let (directory, clock) = (tempfile::tempdir().unwrap(), held());
     let people = people(&directory, &clock).await;
     let made = people.create_token(&Identity::shell(), new(Role::Editor)).await.unwrap();
     let text = made.secret.expose_secret();
@@ -64,19 +46,19 @@ async fn a_token_is_accepted_with_and_without_bearer_and_nothing_like_it_is() {
 
 #[tokio::test]
 async fn a_token_ends_when_it_expires_also_while_it_is_remembered() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), Held::new());
+    let (directory, clock) = (tempfile::tempdir().unwrap(), held());
     let people = people(&directory, &clock).await;
     let life = Some(Duration::from_secs(3));
     let made = people.create_token(&Identity::shell(), NewToken { life, ..new(Role::Viewer) }).await.unwrap();
     let text = made.secret.expose_secret();
     people.authenticate_token(text).await.unwrap();
-    clock.pass(3);
+    clock.advance(TimeDelta::seconds(3));
     assert!(matches!(people.authenticate_token(text).await, Err(AuthError::Expired)));
 }
 
 #[tokio::test]
 async fn a_revoked_token_ends_at_once_here_and_soon_elsewhere() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), Held::new());
+    let (directory, clock) = (tempfile::tempdir().unwrap(), held());
     let here = people(&directory, &clock).await;
     let elsewhere = people(&directory, &clock).await;
     let made = here.create_token(&Identity::shell(), new(Role::Admin)).await.unwrap();
@@ -85,7 +67,7 @@ async fn a_revoked_token_ends_at_once_here_and_soon_elsewhere() {
     elsewhere.authenticate_token(text).await.unwrap();
     here.revoke_token(&Identity::shell(), &made.token.id).await.unwrap();
     assert!(matches!(here.authenticate_token(text).await, Err(AuthError::Revoked)));
-    clock.pass(cache::LIFETIME.num_seconds());
+    clock.advance(TimeDelta::seconds(cache::LIFETIME.num_seconds()));
     assert!(matches!(elsewhere.authenticate_token(text).await, Err(AuthError::Revoked)));
     let again = here.revoke_token(&Identity::shell(), &made.token.id).await;
     assert!(matches!(again, Err(PeopleError::AlreadyRevoked(_))));
@@ -93,7 +75,7 @@ async fn a_revoked_token_ends_at_once_here_and_soon_elsewhere() {
 
 #[test]
 fn a_check_that_began_before_a_revocation_is_not_remembered() {
-    let (cache, now) = (Cache::default(), Held::new().now());
+    let (cache, now) = (Cache::default(), held().now());
     let asked = cache.ask();
     cache.forget();
     cache.put(asked, Digest::of("x"), Arc::new(Identity::shell()), None, now);
@@ -104,7 +86,7 @@ fn a_check_that_began_before_a_revocation_is_not_remembered() {
 
 #[tokio::test]
 async fn scopes_narrow_a_role_and_never_widen_it() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), Held::new());
+    let (directory, clock) = (tempfile::tempdir().unwrap(), held());
     let people = people(&directory, &clock).await;
     let narrow = NewToken { scopes: Some(Permissions::of(&[super::super::Permission::RunsRead])), ..new(Role::Editor) };
     let made = people.create_token(&Identity::shell(), narrow).await.unwrap();
@@ -120,7 +102,7 @@ async fn scopes_narrow_a_role_and_never_widen_it() {
 
 #[tokio::test]
 async fn the_use_of_a_token_is_noted_once_a_minute() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), Held::new());
+    let (directory, clock) = (tempfile::tempdir().unwrap(), held());
     let people = people(&directory, &clock).await;
     let made = people.create_token(&Identity::shell(), new(Role::Viewer)).await.unwrap();
     let started = clock.now();
@@ -133,7 +115,7 @@ async fn the_use_of_a_token_is_noted_once_a_minute() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(noted().await, Some(started));
-    clock.pass(30);
+    clock.advance(TimeDelta::seconds(30));
     people.authenticate_token(made.secret.expose_secret()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(noted().await, Some(started));
