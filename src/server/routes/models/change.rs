@@ -251,20 +251,14 @@ pub async fn delete(app: &App, caller: &Caller, slug: &str, if_match: IfMatch) -
 
 /// Keeps the model from being run, by other processes too, until what is returned is dropped.
 async fn kept_idle(app: &App, engine: &Engine, slug: &str) -> Result<impl Send + use<>, ApiError> {
-    for _ in 0..sync::MOMENTS {
-        if sync::standing(app, slug).current.is_none() {
-            match engine.model_lock(slug) {
-                Ok(lock) => return Ok(lock),
-                Err(SyncError::AlreadyRunning { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if !engine.catalog.running(slug).await?.is_empty() {
-            break;
-        }
-        tokio::time::sleep(sync::MOMENT).await;
+    sync::settle(app, slug).await?;
+    if sync::standing(app, slug).current.is_some() {
+        return Err(busy(slug));
     }
-    Err(busy(slug))
+    engine.model_lock(slug).map_err(|error| match error {
+        SyncError::AlreadyRunning { .. } => busy(slug),
+        error => error.into(),
+    })
 }
 
 fn busy(slug: &str) -> ApiError {

@@ -111,34 +111,33 @@ pub struct SyncAnswer {
     pub model: DataModel,
 }
 
-/// Between a run's recorded end and its leaving its place there is a moment, which callers need not know of.
-pub const MOMENT: Duration = Duration::from_millis(25);
-/// After so many moments it is told as it is.
-pub const MOMENTS: u32 = 40;
+/// How often, and how many times, it is looked whether a run has left its place.
+const MOMENT: Duration = Duration::from_millis(25);
+const MOMENTS: u32 = 40;
 
-async fn start(app: &App, caller: &Caller, slug: &str) -> Result<Started, ApiError> {
-    let catalog = app.service.catalog();
+/// Waits out the moment between a run's recorded end and its leaving its place, which callers need not know of.
+pub async fn settle(app: &App, slug: &str) -> Result<(), ApiError> {
     for _ in 0..MOMENTS {
-        let started = app.scheduler.start_now(slug, &caller.actor).await?;
-        match &started {
-            Started::AlreadyRunning { run_id }
-                if catalog.run_status(run_id).await?.is_some_and(|status| status != RunStatus::Running) => {}
-            _ => return Ok(started),
+        let Some(run) = app.scheduler.status(slug).and_then(|status| status.running) else { break };
+        let status = app.service.catalog().run_status(&run.run_id).await?;
+        if status.is_none_or(|status| status == RunStatus::Running) {
+            break;
         }
         tokio::time::sleep(MOMENT).await;
     }
-    Ok(app.scheduler.start_now(slug, &caller.actor).await?)
+    Ok(())
 }
 
 async fn act(app: &App, caller: &Caller, slug: &str, wanted: Wanted) -> Result<Answer<SyncAnswer>, ApiError> {
     let engine = app.service.engine();
     let entry = entry::one(&engine, slug).await?;
+    settle(app, slug).await?;
     let (run_id, state) = match wanted {
         Wanted::Start if !entry.faults.is_empty() => {
             return Err(ApiError::conflict("unusable", format!("model `{slug}` has faults"))
                 .with_hint(format!("GET /v2/datamodel/{slug} says which, under `health`")));
         }
-        Wanted::Start => match start(app, caller, slug).await? {
+        Wanted::Start => match app.scheduler.start_now(slug, &caller.actor).await? {
             Started::Queued { run_id } => (Some(run_id), SyncState::Queued),
             Started::AlreadyQueued { run_id } => (Some(run_id), SyncState::AlreadyQueued),
             Started::AlreadyRunning { run_id } => (Some(run_id), SyncState::AlreadyRunning),
