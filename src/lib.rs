@@ -37,3 +37,4 @@ pub mod uploads;
 pub mod values;
 pub mod vault;
 pub mod warehouse;
+pub mod workers;

@@ -36,7 +36,6 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 use uuid::Uuid;
 
 use crate::catalog::CatalogError;
@@ -119,7 +118,7 @@ impl Alerts {
         })?;
         let now = engine.clock.now();
         let outgoing = Outgoing::new(policy(&engine.project)).map_err(SendError::from)?;
-        let url = engine.project.service.public_url.as_ref().map(Url::to_string);
+        let url = engine.project.service.public_url.clone();
         let notice = Notice::test(Uuid::now_v7().to_string(), &channel.name, by, now, url);
         Ok(send::send(channel, &notice, &engine.project, &outgoing, now).await?)
     }

@@ -277,7 +277,10 @@ impl<'a> Book<'a> {
                 connection: model.connection.clone(),
                 since: incident.since,
                 at: self.situation.now,
-                url: finding.run.as_ref().and_then(|run| link(self.situation.project.service.public_url.as_ref(), run)),
+                url: finding
+                    .run
+                    .as_ref()
+                    .and_then(|run| link(self.situation.project.service.public_url.as_deref(), run)),
                 finding: finding.clone(),
             };
             self.owed.push((channel.clone(), notice));
@@ -301,8 +304,8 @@ impl<'a> Book<'a> {
 }
 
 /// Where a run can be read.
-fn link(public_url: Option<&Url>, run: &RunFacts) -> Option<String> {
-    let mut url = public_url?.clone();
+fn link(public_url: Option<&str>, run: &RunFacts) -> Option<String> {
+    let mut url = Url::parse(public_url?).ok()?;
     url.path_segments_mut().ok()?.pop_if_empty().extend(["v2", "run", run.run_id.as_str()]);
     Some(url.into())
 }

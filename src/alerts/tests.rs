@@ -106,7 +106,7 @@ impl World {
 fn project(root: &std::path::Path, alerts: &str) -> Project {
     let text = format!(
         "profile: {{ identities: [email] }}\nconnections: {{ shop: {{ type: local, path: data }} }}\n\
-         service: {{ public_url: \"https://connect.example.com/app\" }}\nalerts:\n{alerts}"
+         service: {{ public_url: \"https://connect.example.com\" }}\nalerts:\n{alerts}"
     );
     std::fs::write(root.join("cloud-connect.yml"), text).unwrap();
     crate::config::load(root, crate::warehouse::registry()).unwrap()
@@ -287,7 +287,7 @@ async fn sizes_are_compared_with_the_runs_before_in_the_catalog() {
         summary,
         "300 rows; the mean of the last 4 runs is 113, and 50 % of it is the farthest that is expected"
     );
-    assert_eq!(delivery.notice.url.as_deref(), Some("https://connect.example.com/app/v2/run/run-0005"));
+    assert_eq!(delivery.notice.url.as_deref(), Some("https://connect.example.com/v2/run/run-0005"));
 }
 
 /// What a receiver got, and what it answers.

@@ -64,6 +64,16 @@ impl Catalog {
         Ok(all)
     }
 
+    /// One definition.
+    pub async fn definition(&self, kind: DefinitionKind, id: &str) -> Result<Option<StoredDefinition>, CatalogError> {
+        let row = sqlx::query("SELECT * FROM definitions WHERE kind = ?1 AND id = ?2")
+            .bind(kind.as_str())
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(definition_of).transpose()
+    }
+
     /// Adds a definition with its event; false when there is one of that id.
     pub async fn add_definition(
         &self,

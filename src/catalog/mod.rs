@@ -9,11 +9,13 @@ pub mod alerts;
 pub mod authorizations;
 pub mod definitions;
 pub mod events;
+pub mod history;
 pub mod idempotency;
 pub mod people;
 mod publications;
 pub mod schedule;
 mod uploads;
+pub mod usage;
 
 use std::path::Path;
 use std::time::Duration;

@@ -9,8 +9,8 @@ use super::{Catalog, CatalogError};
 pub struct Published {
     /// Counts up; never used twice.
     pub seq: i64,
+    /// The run's, or the upload's.
     pub run_id: String,
-    pub model: String,
 }
 
 impl Catalog {
@@ -19,27 +19,15 @@ impl Catalog {
         Ok(sqlx::query_scalar("SELECT MAX(seq) FROM publications").fetch_one(&self.pool).await?)
     }
 
-    /// Publications from one number to another, both included, in order; of one model or of all.
-    pub async fn publications(
-        &self,
-        from: i64,
-        to: i64,
-        model: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<Published>, CatalogError> {
-        let rows = sqlx::query(
-            "SELECT seq, run_id, model FROM publications
-             WHERE seq BETWEEN ?1 AND ?2 AND (?3 IS NULL OR model = ?3) ORDER BY seq LIMIT ?4",
-        )
-        .bind(from)
-        .bind(to)
-        .bind(model)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        let published = rows.iter().map(|row| {
-            Ok(Published { seq: row.try_get("seq")?, run_id: row.try_get("run_id")?, model: row.try_get("model")? })
-        });
-        published.collect()
+    /// Publications from one number to another, both included, in order.
+    pub async fn publications(&self, from: i64, to: i64, limit: u32) -> Result<Vec<Published>, CatalogError> {
+        let rows =
+            sqlx::query("SELECT seq, run_id FROM publications WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3")
+                .bind(from)
+                .bind(to)
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().map(|row| Ok(Published { seq: row.try_get("seq")?, run_id: row.try_get("run_id")? })).collect()
     }
 }

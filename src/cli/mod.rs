@@ -9,10 +9,12 @@ mod check;
 mod connection;
 mod health;
 mod init;
+mod key;
 mod models;
 mod output;
 mod plan;
 mod profile;
+mod pull;
 mod run;
 mod runs;
 mod serve;
@@ -34,6 +36,7 @@ use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
 use crate::sync::{Engine, SyncError};
 use crate::telemetry::{LogFormat, logs};
+use crate::vault::rotation::RotationError;
 use crate::warehouse::{Provider, WarehouseError, registry};
 
 /// Warehouse-native Cloud Connect: SQL models become profile attributes and memberships.
@@ -90,11 +93,13 @@ enum Command {
     Approve(approve::Approve),
     Reject(approve::Reject),
     Profile(profile::Profile),
+    Pull(pull::Pull),
     Sql(sql::Sql),
     Serve(serve::Serve),
     Health(health::Health),
     Token(token::Token),
     User(user::User),
+    Key(key::Key),
 }
 
 fn memory_size(text: &str) -> Result<u64, String> {
@@ -127,6 +132,8 @@ enum CliError {
     Profiles(#[from] ProfilesError),
     #[error("{0}")]
     People(#[from] PeopleError),
+    #[error("{0}")]
+    Rotation(#[from] RotationError),
     #[error("{0}")]
     Scheduler(#[from] crate::scheduler::SchedulerError),
     #[error("{0}")]
@@ -180,6 +187,7 @@ impl CliError {
             Self::Scheduler(e) => e.hint(),
             Self::Serve(e) => e.hint().map(String::from),
             Self::People(e) => e.hint(),
+            Self::Rotation(e) => e.hint(),
             _ => None,
         }
     }
@@ -187,6 +195,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::Serve(crate::server::ServeError::Unencrypted(_)) => 2,
+            Self::Rotation(RotationError::Environment | RotationError::NoKey) => 2,
             Self::People(e) if !e.is_internal() => 2,
             Self::Sync(
                 SyncError::NoSuchModel(_)
@@ -331,11 +340,13 @@ async fn run(cli: Cli, providers: Vec<Provider>) -> ExitCode {
             Command::Approve(command) => command.run(&context).await,
             Command::Reject(command) => command.run(&context).await,
             Command::Profile(command) => command.run(&context).await,
+            Command::Pull(command) => command.run(&context).await,
             Command::Sql(command) => command.run(&context).await,
             Command::Health(command) => command.run(&context).await,
             Command::Serve(command) => Box::pin(command.run(&context)).await,
             Command::Token(command) => command.run(&context).await,
             Command::User(command) => command.run(&context).await,
+            Command::Key(command) => command.run(&context).await,
         }
     })
     .await;

@@ -104,6 +104,9 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
+        let provider = Provider::of(&project, clock::of_process())
+            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
+        let public_url = project.service.public_url.clone();
         let limits = Limits {
             max_runs: usize::from(self.max_runs),
             max_runs_per_connection: usize::from(self.max_runs_per_connection),
@@ -111,15 +114,13 @@ impl Serve {
             late_after: self.late_after,
         };
         let stop = context.cancel.clone();
-        let provider = Provider::of(&project, clock::of_process())
-            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
-        let public_url = project.service.public_url.clone();
         let service = Service::open(project, service_options, clock::of_process()).await?;
-        let people = provider.into_iter().fold(People::new(service.catalog(), service.clock()), People::with_provider);
-        let first_admin = people.first_admin_link().await?;
-        let scheduler = Scheduler::start(service.clone(), SchedulerOptions { limits }).await?;
+        let scheduler = Scheduler::open(service.clone(), SchedulerOptions { limits }).await?;
         let engines = service.clone();
         let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));
+        let people = People::new(service.catalog(), service.clock());
+        let people = provider.into_iter().fold(people, People::with_provider);
+        let first_admin = people.first_admin_link().await?;
         let uploading = service.clone();
         let uploads = Uploads::open(Arc::new(move || uploading.engine()), options.uploads);
         uploads.start();
@@ -137,15 +138,27 @@ impl Serve {
         let stop_reading = stop.clone();
         let fresh = tokio::spawn(async move { profiles.keep_fresh(stop_reading).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let (beginning, failed) = (scheduler.clone(), stop.clone());
         let served = server::serve(router, &options, stop.clone(), |address| {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
             if let Some(link) = first_admin {
-                let here = public_url.map_or_else(|| format!("{scheme}://{}", within_reach(address)), String::from);
-                let here = here.trim_end_matches('/');
+                let local = if address.ip().is_unspecified() {
+                    format!("localhost:{}", address.port())
+                } else {
+                    address.to_string()
+                };
+                let here = public_url.unwrap_or_else(|| format!("{scheme}://{local}"));
                 let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
                 output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
             }
+            // not before: a start that fails on its address has queried nothing
+            tokio::spawn(async move {
+                if let Err(error) = beginning.begin().await {
+                    tracing::error!(%error, "the schedule cannot be followed: the service stops");
+                    failed.cancel();
+                }
+            });
         });
         // requests and runs end side by side
         let (grace, stopping) = (self.grace, stop.clone());
@@ -166,9 +179,4 @@ impl Serve {
         served?;
         Ok(Outcome::Fine)
     }
-}
-
-/// What a browser on this machine can open.
-fn within_reach(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }

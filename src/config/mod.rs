@@ -14,6 +14,7 @@
 
 mod alerts;
 mod decode;
+pub(crate) mod emit;
 mod error;
 mod keys;
 mod load;
@@ -88,8 +89,8 @@ pub struct ServiceConfig {
     pub public_identities: Vec<String>,
     /// Are files kept that make lookups fast?
     pub serving_files: bool,
-    /// Where people reach it.
-    pub public_url: Option<url::Url>,
+    /// The address that people reach the service at, without a `/` at its end.
+    pub public_url: Option<String>,
     /// Special addresses that requests to user-given URLs may reach all the same.
     pub allow_private_addresses: Vec<ipnet::IpNet>,
     /// The identity provider that people sign in at.

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use url::Url;
 
-use super::decode::{Decoder, File};
+use super::decode::{Decoder, File, Text};
 use super::{IdentityField, ServiceConfig, keys, oidc, suggest};
 
 /// What the names of attributes and memberships begin with.
@@ -48,22 +47,22 @@ pub(super) fn decode(file: &File, top: &Decoder<'_>, identities: Option<&[Identi
         public_fields: texts(public_fields),
         public_identities: texts(public_identities),
         serving_files: service.bool("serving_files").unwrap_or(default.serving_files),
-        public_url: public_url(file, &service),
+        public_url: service.text("public_url").and_then(|url| decode_url(file, url)),
         allow_private_addresses: allowed(file, &service),
         oidc: service.given("oidc").and_then(|entry| oidc::decode(file, entry)),
     }
 }
 
-fn public_url(file: &File, service: &Decoder<'_>) -> Option<Url> {
-    let text = service.text("public_url")?;
-    match Url::parse(text.value.trim()) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.username().is_empty() => Some(url),
-        _ => {
-            let hint = "write where people reach the service, for example `https://connect.example.com`";
-            file.fault("invalid-url", text.span, "`public_url` is not a URL of http or https", hint);
-            None
-        }
+fn decode_url(file: &File, text: Text<'_>) -> Option<String> {
+    let url = url::Url::parse(text.value).ok().filter(|url| {
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        matches!(url.scheme(), "http" | "https") && bare && url.password().is_none()
+    });
+    if url.is_none() {
+        let hint = "write scheme and host, for example `public_url: https://cloud-connect.example.com`";
+        file.fault("invalid-url", text.span, "`public_url` is not the address of a service", hint);
     }
+    url.map(|url| url.origin().ascii_serialization())
 }
 
 fn allowed(file: &File, service: &Decoder<'_>) -> Vec<IpNet> {

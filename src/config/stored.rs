@@ -10,7 +10,7 @@ use super::load::{check_external_keys, check_field_names};
 use super::parameter::decode_connection;
 use super::project::Top;
 use super::source::{Source, Span};
-use super::{ConfigError, Project, models, names, sql, yaml};
+use super::{ConfigError, Model, Project, models, names, sql, yaml};
 use crate::catalog::definitions::{StoredDefinition, StoredDefinitions};
 
 /// A stored definition that cannot be used, and why.
@@ -97,7 +97,8 @@ fn add_model(project: &mut Project, stored: &StoredDefinition) -> Vec<ConfigErro
         (Some(mut model), Ok(sql)) if faults.is_empty() => {
             (model.sql, model.sql_file, model.config_file, model.in_files) = (sql, sql_file, place, false);
             // the new one last: a conflict is told of it, not of the one that was there
-            let mut all: Vec<_> = project.models.values().cloned().collect();
+            let mut all: Vec<_> =
+                project.models.values().filter(|other| may_conflict(other, &model)).cloned().collect();
             all.push(model.clone());
             let mut conflicts = Vec::new();
             check_external_keys(&all, &mut conflicts);
@@ -111,6 +112,17 @@ fn add_model(project: &mut Project, stored: &StoredDefinition) -> Vec<ConfigErro
         _ => {}
     }
     faults
+}
+
+/// The few models that a conflict can be with: those that match the same rows with something else, and those whose
+/// fields' names begin alike (slug `a` with column `b_c`, and slug `a_b` with column `c`). Comparing each with all would take a project of a
+/// thousand models seconds.
+fn may_conflict(other: &Model, model: &Model) -> bool {
+    let begins = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('_'));
+    let same_rows = other.connection == model.connection && other.primary_key == model.primary_key;
+    (same_rows && other.external_key != model.external_key)
+        || begins(&other.slug, &model.slug)
+        || begins(&model.slug, &other.slug)
 }
 
 type Parsed = (File, Option<std::rc::Rc<yaml::Node>>);

@@ -30,8 +30,9 @@ const MARK: &str = "_mark";
 const MARKS: usize = HASHES.len() + 1;
 
 /// Why rows were set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = QuarantineFault)]
 pub enum Fault {
     NullKey,
     DuplicateKey,
@@ -39,7 +40,7 @@ pub enum Fault {
 }
 
 /// A quarantined row, for the report.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct QuarantineSample {
     pub fault: Fault,
     /// The row's key, when it has one.
@@ -48,7 +49,7 @@ pub struct QuarantineSample {
 }
 
 /// The rows that were set aside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Quarantine {
     pub null_key: u64,
     pub duplicate_key: u64,

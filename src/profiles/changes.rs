@@ -95,18 +95,17 @@ pub struct Changes {
 }
 
 impl ProfileReader {
-    /// The next changes from that place on, at most `limit`: those of these publications, which are in order and of
-    /// the reader's cut. `only`: of this kind. `end`: where the log goes on when all of them are read.
+    /// The next changes from that place on: those of these publications, which are in order and of the reader's cut.
+    /// `end`: where the log goes on when all of them are read.
     pub async fn changes(
         &self,
         publications: &[Published],
         from: Position,
-        only: Option<&str>,
-        limit: usize,
+        wanted: &WantedChanges,
         end: Position,
     ) -> Result<Changes, ProfilesError> {
         let files = &self.tables.changes;
-        let mut page = Page { changes: Vec::new(), examined: 0, limit, only };
+        let mut page = Page { changes: Vec::new(), examined: 0, wanted };
         for publication in publications.iter().filter(|publication| publication.seq >= from.publication) {
             let begin = if publication.seq == from.publication { from } else { Position::of(publication.seq) };
             let folder = format!("{}/", publication.run_id);
@@ -115,7 +114,12 @@ impl ProfileReader {
             of_run.sort_by(|a, b| a.known.path.cmp(&b.known.path));
             for (number, file) in (0..).zip(of_run).skip(begin.file as usize) {
                 let first = if number == begin.file { begin.row } else { 0 };
-                if let Some(row) = page.read(files, file, first, &publication.model).await? {
+                // not the publication's: what an upload adds may bring profiles into any model
+                let model = files.partition_value(file).unwrap_or_default();
+                if wanted.model.as_deref().is_some_and(|wanted| wanted != model) {
+                    continue;
+                }
+                if let Some(row) = page.read(files, file, first, model).await? {
                     let next = Position { publication: publication.seq, file: number, row };
                     return Ok(Changes { changes: page.changes, next, more: true });
                 }
@@ -125,16 +129,26 @@ impl ProfileReader {
     }
 }
 
+/// Which changes are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedChanges {
+    /// Only of this model.
+    pub model: Option<String>,
+    /// Only of this kind.
+    pub change: Option<String>,
+    /// At most so many a page.
+    pub limit: usize,
+}
+
 struct Page<'a> {
     changes: Vec<Change>,
     examined: u64,
-    limit: usize,
-    only: Option<&'a str>,
+    wanted: &'a WantedChanges,
 }
 
 impl Page<'_> {
     fn is_full(&self) -> bool {
-        self.changes.len() >= self.limit || self.examined >= MAX_EXAMINED
+        self.changes.len() >= self.wanted.limit || self.examined >= MAX_EXAMINED
     }
 
     /// Takes rows of a file until it ends, or the page is full: then the row that comes next.
@@ -157,7 +171,7 @@ impl Page<'_> {
         let builder = builder.await.map_err(|e| file.error(e))?;
         let rest = (file.rows - first) as usize;
         let selection = RowSelection::from(vec![RowSelector::skip(first as usize), RowSelector::select(rest)]);
-        let builder = builder.with_batch_size(BATCH_ROWS.min(self.limit.max(1))).with_row_selection(selection);
+        let builder = builder.with_batch_size(BATCH_ROWS.min(self.wanted.limit.max(1))).with_row_selection(selection);
         let mut batches = builder.build().map_err(|e| file.error(e))?;
         let mut row = first;
         while let Some(batch) = batches.try_next().await.map_err(|e| file.error(e))? {
@@ -169,7 +183,7 @@ impl Page<'_> {
                 }
                 row += 1;
                 self.examined += 1;
-                if self.only.is_none_or(|only| columns.change.value(index) == only) {
+                if self.wanted.change.as_deref().is_none_or(|kind| columns.change.value(index) == kind) {
                     self.changes.push(columns.row(index, model));
                 }
             }

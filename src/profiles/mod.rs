@@ -44,6 +44,7 @@ mod changes;
 mod error;
 mod files;
 mod lookup;
+mod members;
 pub mod serving;
 mod session;
 mod tables;
@@ -57,9 +58,10 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::SessionContext;
 
-pub use changes::{Change, Changes, NotAPosition, Position};
+pub use changes::{Change, Changes, NotAPosition, Position, WantedChanges};
 pub use error::ProfilesError;
 pub use lookup::{LookupOptions, Profile};
+pub use members::Member;
 
 use crate::model::Model;
 use crate::store::{Cut, Store};

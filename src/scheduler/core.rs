@@ -170,7 +170,8 @@ impl Core {
         let running = {
             let (engine, slot) = (Arc::clone(&engine), Arc::clone(&slot));
             // in a task of its own: a panic ends the run, not the bookkeeping
-            tokio::spawn(async move {
+            let workers = engine.workers.clone();
+            workers.spawn(async move {
                 let Taken { model, run_id, actor, .. } = &slot.taken;
                 let run = runs::run(&engine, run_id.clone(), model, &*slot, &slot.cancel);
                 Box::pin(acting_as(actor.clone(), run)).await

@@ -35,7 +35,7 @@ use async_trait::async_trait;
 pub use files::ProjectFault;
 pub use planner::{Limits, Started, Stopped};
 pub use slots::RunningRun;
-pub use status::ScheduleStatus;
+pub use status::{QueuedRun, ScheduleStatus, UpcomingRun};
 
 use self::clockwork::Clockwork;
 use self::core::Core;
@@ -113,18 +113,31 @@ impl std::fmt::Debug for Scheduler {
 }
 
 impl Scheduler {
-    /// Takes up where an earlier process ended, and starts the clockwork.
+    /// Takes up where an earlier process ended, and goes on by itself.
     pub async fn start(engines: Arc<dyn Engines>, options: SchedulerOptions) -> Result<Self, SchedulerError> {
         let scheduler = Self::open(engines, options).await?;
-        let clockwork = Clockwork::start().await?;
-        duties::assign(&scheduler.core, &clockwork).await?;
-        // not set before: `open` made the core
-        let _ = scheduler.core.clockwork.set(clockwork);
-        scheduler.core.due.wake();
+        scheduler.begin().await?;
         Ok(scheduler)
     }
 
-    /// [`Scheduler::start`] without a clockwork: whoever holds it calls [`Scheduler::tick`].
+    /// Lets it go on by itself: starts the clockwork.
+    pub async fn begin(&self) -> Result<(), SchedulerError> {
+        let clockwork = Clockwork::start().await?;
+        duties::assign(&self.core, &clockwork).await?;
+        if let Err(second) = self.core.clockwork.set(clockwork) {
+            second.stop().await;
+        }
+        self.core.due.wake();
+        // it may have been shut down meanwhile
+        if self.core.stopping.is_cancelled()
+            && let Some(clockwork) = self.core.clockwork.get()
+        {
+            clockwork.stop().await;
+        }
+        Ok(())
+    }
+
+    /// [`Scheduler::start`] that does nothing by itself yet: see [`Scheduler::begin`] and [`Scheduler::tick`].
     pub async fn open(engines: Arc<dyn Engines>, options: SchedulerOptions) -> Result<Self, SchedulerError> {
         let engine = engines.engine();
         let lock = engine.service_lock()?.ok_or(SchedulerError::AnotherService)?;
@@ -256,6 +269,11 @@ impl Scheduler {
         self.read(|planner| status::of(planner, &self.core.slots, slug))
     }
 
+    /// What bounds it.
+    pub fn limits(&self) -> Limits {
+        self.core.options.limits
+    }
+
     /// How many runs wait.
     pub fn queue_depth(&self) -> usize {
         self.read(|planner| planner.waiting().count())
@@ -266,9 +284,23 @@ impl Scheduler {
         self.core.slots.all()
     }
 
+    /// What waits, in the order in which it was queued.
+    pub fn queued(&self) -> Vec<QueuedRun> {
+        self.read(|planner| status::queued(planner))
+    }
+
+    /// When models are to begin by themselves, the next one first.
+    pub fn upcoming(&self, limit: usize) -> Vec<UpcomingRun> {
+        self.read(|planner| status::upcoming(planner, limit))
+    }
+
     /// What is wrong with the project's files, while the project as it was before is in use.
     pub fn project_fault(&self) -> Option<ProjectFault> {
         self.core.watch.fault()
+    }
+
+    pub fn options(&self) -> &SchedulerOptions {
+        &self.core.options
     }
 
     /// Looks at what is due without waiting for the next second: the project changed, for one.

@@ -214,18 +214,27 @@ impl ApiError {
 
     /// Everything that is wrong with what was sent.
     pub fn faults(errors: &[ConfigError]) -> Self {
+        Self::faults_in_words(errors, |_, _| {})
+    }
+
+    /// [`Self::faults`] in the words of the request: `say` changes each fault, and names the field that is meant.
+    pub fn faults_in_words(errors: &[ConfigError], say: impl Fn(&ConfigError, &mut Fault)) -> Self {
         let mut all = Self::bad_request("invalid", "the definition cannot be used");
         if !errors.is_empty() {
             let at = SystemClock.now();
             all.faults = errors
                 .iter()
-                .map(|e| Fault {
-                    code: e.code.into(),
-                    message: e.message.clone(),
-                    hint: e.hint.clone(),
-                    field: None,
-                    level: "error",
-                    timestamp: at,
+                .map(|e| {
+                    let mut fault = Fault {
+                        code: e.code.into(),
+                        message: e.message.clone(),
+                        hint: e.hint.clone(),
+                        field: None,
+                        level: "error",
+                        timestamp: at,
+                    };
+                    say(e, &mut fault);
+                    fault
                 })
                 .collect();
         }
@@ -257,6 +266,16 @@ impl ApiError {
 
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// What is wrong, in one line.
+    pub fn message(&self) -> String {
+        self.faults.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is wrong, when that is what was asked for.
+    pub fn into_faults(self) -> Vec<Fault> {
+        self.faults
     }
 }
 

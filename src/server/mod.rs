@@ -21,7 +21,9 @@ mod openapi;
 mod pages;
 mod request;
 mod routes;
+mod rows;
 pub mod state;
+mod window;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +47,7 @@ use crate::uploads::{UploadOptions, Uploads};
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
+use routes::connections::Connections;
 use routes::profiles::QuerySlots;
 use state::{App, Parts};
 
@@ -130,7 +133,11 @@ pub fn app(actors: Actors, options: ServeOptions) -> Result<(App, axum::Router),
     let openapi = openapi::document(&api).map_err(|e| ServeError::Api(e.to_string()))?;
     let limits = Limits::new(options.rate_limit, options.lookup_rate_limit);
     let queries = QuerySlots::default();
-    let app = App::new(Parts { actors, queries, requirements, limits, options, openapi });
+    let fingerprints = idempotency::Fingerprints::open(actors.service.engine().state_folder())?;
+    let models = routes::models::Shared::default();
+    let connections = Connections::default();
+    let app =
+        App::new(Parts { actors, models, queries, requirements, limits, fingerprints, connections, options, openapi });
     let router = router
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::idempotent))
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize::authorize))

@@ -9,7 +9,10 @@ use super::answer::ApiError;
 use super::authorize::Requirements;
 use super::browser;
 use super::extract::Caller;
+use super::idempotency::Fingerprints;
 use super::limits::Limits;
+use super::routes::connections::Connections;
+use super::routes::models;
 use super::routes::profiles::QuerySlots;
 use super::{Actors, ServeOptions};
 
@@ -21,10 +24,14 @@ pub struct App(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     pub(super) actors: Actors,
+    /// What the endpoints of models share.
+    pub models: models::Shared,
     /// The SQL queries that are under way.
     pub queries: QuerySlots,
     pub requirements: Requirements,
     pub limits: Limits,
+    pub fingerprints: Fingerprints,
+    pub connections: Connections,
     pub options: ServeOptions,
     /// The OpenAPI document as it is served.
     pub openapi: String,

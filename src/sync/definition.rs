@@ -85,7 +85,7 @@ impl Definition {
         Ok(Self {
             row_encoding: ROW_ENCODING,
             connection: model.connection.clone(),
-            sql: format!("{:032x}", xxh3_128(model.sql.as_bytes())),
+            sql: sql_hash(&model.sql),
             primary_key: model.primary_key.clone(),
             external_key: model.external_key.clone(),
             create_profiles: model.create_profiles,
@@ -156,6 +156,25 @@ impl Definition {
         }
     }
 
+    /// Does the model say something else than what the record store was made from? As far as that is known without the
+    /// types of its result.
+    pub fn is_outdated(&self, model: &Model) -> bool {
+        let further = model.identities.iter().filter(|name| !model.activated_fields.contains(name));
+        let names = std::iter::once(&model.primary_key).chain(&model.activated_fields).chain(further);
+        let retyped =
+            self.columns.iter().take(self.activated + 1).any(|(name, stored)| {
+                model.declared_type(name).is_some_and(|declared| declared.to_string() != *stored)
+            });
+        retyped
+            || !names.eq(self.columns.iter().map(|(name, _)| name))
+            || self.activated != model.activated_fields.len()
+            || self.identities != model.identities
+            || self.sql != sql_hash(&model.sql)
+            || self.connection != model.connection
+            || self.create_profiles != model.create_profiles
+            || self.row_encoding != ROW_ENCODING
+    }
+
     /// What changed since `before`. Another key is refused: every membership would end and begin anew.
     pub fn compare(&self, model: &Model, before: Option<&Self>) -> Result<DefinitionChange, SyncError> {
         let Some(before) = before else { return Ok(DefinitionChange::None) };
@@ -190,6 +209,10 @@ impl Definition {
         }
         Ok(DefinitionChange::Shape)
     }
+}
+
+fn sql_hash(sql: &str) -> String {
+    format!("{:032x}", xxh3_128(sql.as_bytes()))
 }
 
 /// As `normalize:` is written.

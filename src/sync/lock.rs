@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// The model's lock, or [`SyncError::AlreadyRunning`].
-    pub(super) fn model_lock(&self, model: &str) -> Result<ModelLock, SyncError> {
+    pub(crate) fn model_lock(&self, model: &str) -> Result<ModelLock, SyncError> {
         let mut file = open(&self.lock_folder(), &format!("model-{model}.lock"))?;
         match file.try_lock() {
             Ok(()) => {

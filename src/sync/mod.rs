@@ -39,6 +39,7 @@ use chrono::{DateTime, Utc};
 pub use error::SyncError;
 pub use lock::ServiceLock;
 pub use plan::Plan;
+pub use published::Published;
 pub use publishing::{ChangeSample, Samples};
 pub use upload::{UploadSource, Uploaded};
 
@@ -47,7 +48,8 @@ use crate::clock::Clock;
 use crate::config::{Project, StoreLocation, Unusable, with_stored};
 use crate::memory::MemoryPlan;
 use crate::store::Store;
-use crate::vault::{Keyring, Vault};
+use crate::vault::{Custody, Keyring, Vault};
+use crate::workers::Workers;
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,8 @@ pub struct Engine {
     pub catalog: Catalog,
     pub clock: Arc<dyn Clock>,
     pub memory: MemoryPlan,
+    /// Where runs and queries compute, in a process that also answers requests.
+    pub workers: Workers,
     /// Catalog, locks and spilled rows: local, also when the store is not.
     state: PathBuf,
 }
@@ -129,8 +133,17 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let memory = MemoryPlan::for_runs(memory_limit, cores, runs);
         let files = Arc::new(project);
-        let mut engine =
-            Self { project: files.clone(), files, unusable: Arc::default(), store, catalog, clock, memory, state };
+        let mut engine = Self {
+            project: files.clone(),
+            files,
+            unusable: Arc::default(),
+            store,
+            catalog,
+            clock,
+            memory,
+            workers: Workers::default(),
+            state,
+        };
         engine.reread(None).await?;
         Ok(engine)
     }
@@ -147,12 +160,20 @@ impl Engine {
         if let Some(files) = files {
             self.files = Arc::new(files);
         }
+        // keys and what they sealed, from the same moment
+        let custody = Custody::share(&self.state).await?;
         let sealed = self.catalog.authorizations().await?;
         let keyring = Keyring::load(&self.state, false)?;
+        drop(custody);
         let (mut project, unusable) = with_stored(&self.files, &self.catalog.definitions().await?);
         project.vault = Arc::new(Vault::new(keyring, sealed));
         (self.project, self.unusable) = (Arc::new(project), unusable.into());
         Ok(())
+    }
+
+    /// What the files alone say, without the definitions made through the API.
+    pub fn files(&self) -> &Project {
+        &self.files
     }
 
     /// The local folder of the catalog, the locks and spilled rows.

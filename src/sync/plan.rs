@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::warehouse::CostEstimate;
 
 /// What a run would do.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct Plan {
     #[serde(flatten)]
     pub report: RunReport,

@@ -18,6 +18,26 @@ pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<D
     Ok(text.map(|text| serde_json::from_str(text)).transpose().map_err(|e| corrupt(e.to_string()))?)
 }
 
+/// A version of a record store: what it was made from, and how large it is. Versions never change.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub version: Version,
+    pub rows: u64,
+    definition: Option<Definition>,
+}
+
+impl Published {
+    /// Does the model say something else now than what this was made from?
+    pub fn is_outdated(&self, model: &Model) -> bool {
+        self.definition.as_ref().is_some_and(|definition| definition.is_outdated(model))
+    }
+
+    /// Primary key and external key, which a record store keeps for good.
+    pub fn keys(&self) -> Option<(&str, &str)> {
+        self.definition.as_ref().map(|d| (d.primary_key.as_str(), d.external_key.as_str()))
+    }
+}
+
 impl Engine {
     /// What reading a cut needs to know of each model: as it was published, whatever its files say by now. Models whose
     /// files are gone are among them only when `gone_too`.
@@ -31,6 +51,14 @@ impl Engine {
             });
         }
         Ok(shapes)
+    }
+
+    /// A version of a model's record store; none when there is no such store.
+    pub async fn published(&self, slug: &str, version: Version) -> Result<Option<Published>, SyncError> {
+        let id = TableId::Records(slug.to_string());
+        let Some(table) = self.store.table(&id, Some(version)).await? else { return Ok(None) };
+        let rows = Store::files(&id, &table)?.iter().map(|file| file.rows).sum();
+        Ok(Some(Published { version, rows, definition: definition_of(&id, &table)? }))
     }
 
     /// What reading a model at that version needs to know of it; none: neither the version nor its files tell.

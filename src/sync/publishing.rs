@@ -14,7 +14,7 @@ use crate::sync::definition::Definition;
 pub const PLAN_SAMPLES: usize = 5;
 
 /// One sample of a planned change.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct ChangeSample {
     pub key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,7 +24,7 @@ pub struct ChangeSample {
 }
 
 /// Samples of what a run would do.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct Samples {
     pub added: Vec<ChangeSample>,
     pub changed: Vec<ChangeSample>,

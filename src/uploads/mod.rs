@@ -62,7 +62,7 @@ pub type CurrentEngine = Arc<dyn Fn() -> Arc<Engine> + Send + Sync>;
 pub struct UploadOptions {
     /// The largest body, decompressed, in bytes.
     pub max_bytes: u64,
-    /// How many bodies are worked through at once; each takes some 50 MiB of memory.
+    /// How many bodies are worked through at once; each takes some 100 MiB of memory.
     pub at_once: usize,
     /// Collected events become visible after so long, at the latest.
     pub flush_every: Duration,

@@ -3,14 +3,14 @@
 //! One key a line (or separated by commas, in the environment): `ID:BASE64` with 32 bytes. The first seals.
 
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 /// The variable that holds the keys.
 pub const KEYS_VARIABLE: &str = "CLOUD_CONNECT_KEYS";
@@ -121,12 +121,6 @@ impl Keyring {
         Ok(Self { keys })
     }
 
-    /// Only the key that seals.
-    #[must_use]
-    pub fn only_first(&self) -> Self {
-        Self { keys: self.keys.iter().take(1).cloned().collect() }
-    }
-
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -143,7 +137,35 @@ impl Keyring {
     pub fn replace_file(&self, path: &Path) -> Result<(), KeyError> {
         let fault = |error| KeyError::File { path: path.display().to_string(), error };
         let fresh = path.with_extension(format!("new-{}", std::process::id()));
-        self.write_new(&fresh).and_then(|()| std::fs::rename(&fresh, path)).map_err(fault)
+        // of a process of the same number that died here
+        std::fs::remove_file(&fresh).ok();
+        let written = self.write_new(&fresh).and_then(|()| {
+            if let Ok(old) = std::fs::metadata(path) {
+                // whoever runs the service has to read it, also when root replaces it
+                std::os::unix::fs::chown(&fresh, Some(old.uid()), Some(old.gid())).ok();
+                std::fs::set_permissions(&fresh, old.permissions())?;
+            }
+            std::fs::rename(&fresh, path)
+        });
+        // a rename that a power cut undoes would take the new key with it, and all that it sealed
+        written.and_then(|()| sync_folder(path)).map_err(fault)
+    }
+
+    /// The names of the keys, the one that seals first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(SealingKey::id)
+    }
+
+    /// Only the keys with these names, and the one that seals.
+    #[must_use]
+    pub fn only(&self, used: &std::collections::BTreeSet<String>) -> Self {
+        let kept = self.keys.iter().enumerate().filter(|(at, key)| *at == 0 || used.contains(&key.id));
+        Self { keys: kept.map(|(_, key)| key.clone()).collect() }
+    }
+
+    /// The keys as they stand in a file or in the environment.
+    pub fn lines(&self) -> SecretString {
+        SecretString::from(self.keys.iter().map(SealingKey::line).collect::<String>())
     }
 
     /// The file that [`Self::load`] would read; none when the keys come from the environment.
@@ -161,7 +183,8 @@ impl Keyring {
             file.write_all(key.line().as_bytes())?;
         }
         // a key that is lost in a power cut takes what it sealed with it
-        file.sync_all()
+        file.sync_all()?;
+        sync_folder(path)
     }
 
     fn read(path: &Path) -> Result<Self, KeyError> {
@@ -193,6 +216,12 @@ impl Keyring {
         }
         if keys.is_empty() { Err(malformed("there is none")) } else { Ok(Self { keys }) }
     }
+}
+
+/// Makes a file's name in its folder last.
+fn sync_folder(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

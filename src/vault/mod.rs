@@ -7,7 +7,9 @@
 //! Invariants: no secret and no key is in an error, in `Debug` or in a log line; a nonce is never used twice (96 random
 //! bits for each sealing, and far fewer than 2^32 sealings a key).
 
+mod custody;
 mod keyring;
+pub mod rotation;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 
+pub use custody::Custody;
 pub use keyring::{KeyError, Keyring, SealingKey};
 
 use crate::catalog::authorizations::SealedAuthorization;

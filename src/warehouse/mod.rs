@@ -136,7 +136,7 @@ pub struct TestStep {
 }
 
 /// What a query will cost, as far as its warehouse tells without running it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, utoipa::ToSchema)]
 pub struct CostEstimate {
     /// Bytes that the warehouse will read (for BigQuery: bill).
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,8 @@
 //! by this process ([`ProfileService::published`] says so) or another ([`POLL`] finds out).
 //!
 //! Invariants:
+//! - what computes (queries, serving files, lookups without these) does so on the [`crate::workers`]' threads, so that
+//!   lookups do not wait for it;
 //! - a lookup answers from one cut, and exactly what [`super::ProfileReader::lookup`] answers from that cut;
 //! - a lookup never waits for serving files to be written: until the first view is there it goes through a
 //!   [`super::ProfileReader`], and later the view before answers while the next one is prepared. So an answer is as old
@@ -37,10 +39,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use futures::StreamExt;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Changes, NotAPosition, Position, Profile, ProfileReader, ProfilesError};
+use super::{Changes, Member, NotAPosition, Position, Profile, ProfileReader, ProfilesError, WantedChanges};
 use crate::catalog::{AsOf, CatalogError};
 use crate::identity::normalize;
 use crate::store::{Cut, Version};
@@ -51,6 +56,8 @@ use folder::Folder;
 pub const POLL: Duration = Duration::from_millis(500);
 /// After so long without a lookup, memory is given back; the serving files stay.
 pub const IDLE: Duration = Duration::from_secs(15 * 60);
+/// So many batches of a query are computed before they are asked for.
+const BATCHES_AHEAD: usize = 2;
 /// So many publications are looked at for a page of the change log.
 const PUBLICATIONS_A_PAGE: u32 = 500;
 /// Lookups without serving files at a time: each reads megabytes.
@@ -98,7 +105,9 @@ pub struct ProfileService {
     refreshing: Mutex<()>,
     wake: Notify,
     scans: Semaphore,
+    /// How often the view, and how often the reader of now, was asked for.
     lookups: AtomicU64,
+    readings: AtomicU64,
 }
 
 /// Something that was made for a publication, by an engine.
@@ -130,6 +139,7 @@ impl ProfileService {
             wake: Notify::new(),
             scans: Semaphore::new(SCANS),
             lookups: AtomicU64::new(0),
+            readings: AtomicU64::new(0),
         }
     }
 
@@ -137,7 +147,7 @@ impl ProfileService {
     ///
     /// # Errors
     /// [`ProfilesError::UnknownField`] when the field identifies nobody.
-    pub async fn lookup(&self, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
+    pub async fn lookup(self: &Arc<Self>, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
         let begin = Instant::now();
         let found = self.find(field, value, None).await;
         metrics::histogram!("cloud_connect_lookup_seconds").record(begin.elapsed());
@@ -151,11 +161,21 @@ impl ProfileService {
     }
 
     /// [`Self::lookup`], as of a moment in the past. Reads the store: slow.
-    pub async fn lookup_as_of(&self, field: &str, value: &str, as_of: &AsOf) -> Result<Option<Profile>, ServingError> {
+    pub async fn lookup_as_of(
+        self: &Arc<Self>,
+        field: &str,
+        value: &str,
+        as_of: &AsOf,
+    ) -> Result<Option<Profile>, ServingError> {
         self.find(field, value, Some(as_of)).await
     }
 
-    async fn find(&self, field: &str, value: &str, as_of: Option<&AsOf>) -> Result<Option<Profile>, ServingError> {
+    async fn find(
+        self: &Arc<Self>,
+        field: &str,
+        value: &str,
+        as_of: Option<&AsOf>,
+    ) -> Result<Option<Profile>, ServingError> {
         let engine = (self.engine)();
         let identity = engine.project.identities.iter().find(|identity| identity.field == field);
         let Some(identity) = identity else {
@@ -177,7 +197,44 @@ impl ProfileService {
         }
         // closed never, so whoever waits comes in
         let _turn = self.scans.acquire().await.ok();
-        Ok(self.reader(as_of).await?.lookup(field, &value).await?)
+        let (service, as_of) = (Arc::clone(self), as_of.cloned());
+        let (field, value) = (field.to_string(), value.into_owned());
+        self.compute(async move { Ok(service.reader(as_of.as_ref()).await?.lookup(&field, &value).await?) }).await
+    }
+
+    /// Does it on the threads that may be kept busy.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
+    ) -> Result<T, ServingError> {
+        let done = (self.engine)().workers.spawn(Box::pin(work)).await;
+        done.unwrap_or_else(|e| Err(SyncError::Bug(e.to_string()).into()))
+    }
+
+    /// A query's rows; see [`ProfileReader::sql`]. It ends when the stream is dropped.
+    pub async fn sql(
+        self: &Arc<Self>,
+        query: String,
+        as_of: Option<AsOf>,
+    ) -> Result<SendableRecordBatchStream, ServingError> {
+        let service = Arc::clone(self);
+        self.compute(async move {
+            let reader = service.reader(as_of.as_ref()).await?;
+            let mut rows = reader.sql(&query).await?;
+            let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
+            let sender = stream.tx();
+            stream.spawn(async move {
+                while let Some(batch) = rows.next().await {
+                    // nobody waits for it any more
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            Ok(stream.build())
+        })
+        .await
     }
 
     /// Reads as of now, or of a moment in the past. The one of now is kept, with what it learnt, until something is
@@ -191,6 +248,7 @@ impl ProfileService {
 
     /// Reads as of now, and the number of the newest publication that is certainly seen.
     async fn reader_of_now(&self) -> Result<(Option<i64>, Arc<ProfileReader>), ServingError> {
+        self.readings.fetch_add(1, Ordering::Relaxed);
         let engine = (self.engine)();
         let mut kept = self.reader.lock().await;
         let seq = engine.catalog.newest_publication().await?;
@@ -202,14 +260,13 @@ impl ProfileService {
         Ok((seq, made))
     }
 
-    /// A page of the change log, from that place on. `model`, `only`: of this model, of this kind.
-    pub async fn changes(
-        &self,
-        from: Position,
-        model: Option<&str>,
-        only: Option<&str>,
-        limit: usize,
-    ) -> Result<Changes, ServingError> {
+    /// A page of the change log, from that place on.
+    pub async fn changes(self: &Arc<Self>, from: Position, wanted: WantedChanges) -> Result<Changes, ServingError> {
+        let service = Arc::clone(self);
+        self.compute(async move { service.read_changes(from, &wanted).await }).await
+    }
+
+    async fn read_changes(&self, from: Position, wanted: &WantedChanges) -> Result<Changes, ServingError> {
         let (newest, reader) = self.reader_of_now().await?;
         let newest = newest.unwrap_or(0);
         if from.publication > newest + 1 {
@@ -217,13 +274,27 @@ impl ProfileService {
             return Err(NotAPosition.into());
         }
         let catalog = &(self.engine)().catalog;
-        let publications = catalog.publications(from.publication, newest, model, PUBLICATIONS_A_PAGE).await?;
+        let publications = catalog.publications(from.publication, newest, PUBLICATIONS_A_PAGE).await?;
         // where the log goes on: behind the last publication that was looked at, or behind all
         let cut = publications.len() == PUBLICATIONS_A_PAGE as usize;
         let last = publications.last().filter(|_| cut).map_or(newest, |last| last.seq);
-        let mut page = reader.changes(&publications, from, only, limit, Position::of(last + 1)).await?;
+        let mut page = reader.changes(&publications, from, wanted, Position::of(last + 1)).await?;
         page.more |= cut;
         Ok(page)
+    }
+
+    /// A page of a model's members; see [`ProfileReader::members_after`].
+    pub async fn members_after(
+        self: &Arc<Self>,
+        slug: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Member>, ServingError> {
+        let service = Arc::clone(self);
+        self.compute(
+            async move { Ok(service.reader(None).await?.members_after(&slug, after.as_deref(), limit).await?) },
+        )
+        .await
     }
 
     /// Behind the newest change.
@@ -238,25 +309,29 @@ impl ProfileService {
     }
 
     /// Prepares the view of what is visible now, if it is not there; its memory in bytes.
-    pub async fn warm(&self) -> Result<u64, ServingError> {
+    pub async fn warm(self: &Arc<Self>) -> Result<u64, ServingError> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        self.refresh().await?;
+        let service = Arc::clone(self);
+        self.compute(async move { service.refresh().await }).await?;
         Ok(self.view().map_or(0, |current| current.made.memory()))
     }
 
     /// Replaces the view when something was published, until `stop`. Run it once, as a task of its own.
-    pub async fn keep_fresh(&self, stop: CancellationToken) {
-        let (mut seen, mut last) = (0, Instant::now());
+    pub async fn keep_fresh(self: &Arc<Self>, stop: CancellationToken) {
+        let (mut lookups, mut readings) = (Use::new(), Use::new());
         let mut failing = false;
         while stop.run_until_cancelled(tokio::time::timeout(POLL, self.wake.notified())).await.is_some() {
-            let lookups = self.lookups.load(Ordering::Relaxed);
-            if lookups != seen {
-                (seen, last) = (lookups, Instant::now());
-            } else if lookups == 0 || last.elapsed() > IDLE {
-                self.rest().await;
+            // what nobody has asked for in a while gives its memory back
+            if readings.ended(&self.readings) {
+                *self.reader.lock().await = None;
+            }
+            if lookups.ended(&self.lookups) {
+                *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
                 continue;
             }
-            match stop.run_until_cancelled(self.refresh()).await {
+            let service = Arc::clone(self);
+            let refreshed = self.compute(async move { service.refresh().await });
+            match stop.run_until_cancelled(refreshed).await {
                 None => return,
                 Some(Ok(())) => failing = false,
                 // said once: it is tried again at every poll, and lookups go on in the view that is there
@@ -267,12 +342,6 @@ impl ProfileService {
                 }
             }
         }
-    }
-
-    /// Gives the memory back.
-    async fn rest(&self) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.reader.lock().await = None;
     }
 
     fn view(&self) -> Option<Arc<Moment<View>>> {
@@ -298,6 +367,27 @@ impl ProfileService {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
         folder.keep_only(next.made.paths(), next.engine.clock.now());
         Ok(())
+    }
+}
+
+/// How something is used, as far as a count tells that is looked at now and then.
+struct Use {
+    count: u64,
+    since: Instant,
+}
+
+impl Use {
+    fn new() -> Self {
+        Self { count: 0, since: Instant::now() }
+    }
+
+    /// Was it never used, or not for [`IDLE`]?
+    fn ended(&mut self, count: &AtomicU64) -> bool {
+        let count = count.load(Ordering::Relaxed);
+        if count != self.count {
+            *self = Self { count, since: Instant::now() };
+        }
+        count == 0 || self.since.elapsed() > IDLE
     }
 }
 

@@ -210,3 +210,24 @@ async fn a_publication_is_seen_by_itself_and_a_lookup_never_waits_for_it() {
     stop.cancel();
     fresh.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_runs_leave_few_serving_files() {
+    let dir = tempfile::tempdir().unwrap();
+    project(dir.path());
+    write_people(dir.path(), 1, 0);
+    let engine = open_engine(dir.path()).await;
+    let service = service(&engine);
+    let (mut most, mut people) = (0, 1);
+    for _ in 0..12 {
+        people += 2;
+        write_people(dir.path(), people, 0);
+        run(&engine, "everything").await;
+        service.warm().await.unwrap();
+        let current = service.view().unwrap();
+        most = most.max(current.made.identities.len());
+    }
+    agrees(&service, people).await;
+    // each run added at least one data file of identities
+    assert!((2..=9).contains(&most), "{most} serving files of identities at once");
+}

@@ -276,6 +276,10 @@ impl Planner {
         self.models.get(slug)
     }
 
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.models.iter()
+    }
+
     pub(super) fn work_of(&self, slug: &str) -> Option<&Work> {
         self.work.get(slug)
     }

@@ -75,7 +75,8 @@ fn an_address_that_others_reach_is_refused_without_tls() {
     assert!(refused.stderr.contains("--behind-proxy") && refused.stderr.contains("--tls-cert"), "{}", refused.stderr);
     assert!(!project.store().exists(), "a refused start leaves no trace");
     let busy = Service::start(&project);
-    let second = project.cc(&["serve", "--listen", busy.url.strip_prefix("http://").unwrap()]);
+    let other = Project::new();
+    let second = other.cc(&["serve", "--listen", busy.url.strip_prefix("http://").unwrap()]);
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.stderr.contains("another process listens there"), "{}", second.stderr);
 }

@@ -2,10 +2,14 @@
 
 mod alerts;
 mod authorization;
+mod auths;
+mod connections;
 mod health;
+mod models;
 mod oidc;
 mod people;
 mod profiles;
+mod schedule;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read};

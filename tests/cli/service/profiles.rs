@@ -168,6 +168,26 @@ fn sql_reads_and_does_nothing_else() {
 }
 
 #[test]
+fn the_members_of_a_model_come_page_by_page() {
+    let project = three_people();
+    let service = Service::start(&project);
+    let (mut members, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = service.get(&format!("/v2/datamodel/people/members?limit=2{cursor}"));
+        members.extend(
+            page.data().as_array().unwrap().iter().map(|member| member["identity"].as_str().unwrap().to_string()),
+        );
+        let Some(next) = page.json()["_meta"]["next_cursor"].as_str().map(|next| format!("&cursor={next}")) else {
+            break;
+        };
+        cursor = next;
+    }
+    members.sort();
+    assert_eq!(members, [email("ada"), email("bob"), email("cyd")]);
+    assert_eq!(service.get("/v2/datamodel/poeple/members").error(404), "not-found");
+}
+
+#[test]
 fn the_log_of_changes_goes_on_where_its_last_page_ended() {
     let project = three_people();
     project.model("cities", &PEOPLE.replace("People", "Cities"), "SELECT * FROM people WHERE spent > 1");

@@ -110,6 +110,15 @@ fn an_upload_is_answered_with_its_report_and_listed() {
     assert_eq!(report["status"], "published");
     assert_eq!([&report["rows"], &report["profiles_created"], &report["entered"]], [3, 2, 1]);
     assert_eq!(report["quarantine"]["counts"]["no_identity"], 1);
+    // who entered a model by it is in the change log under that model
+    for query in ["", "?model=scores"] {
+        let log = service.wait_for(&format!("/v2/changes{query}"), |page| page["changes"][0].is_object());
+        let entered = &log["changes"][0];
+        assert_eq!(
+            [&entered["model"], &entered["change"], &entered["run_id"]],
+            [&json!("scores"), &json!("entered"), &report["id"]]
+        );
+    }
     assert_eq!(report["quarantine"]["samples"][0]["line"], 4);
     assert_eq!(report["replayed"], false);
     assert!(report["actor"].as_str().unwrap().starts_with("token:"));

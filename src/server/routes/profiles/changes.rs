@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::profiles::{Change, Position};
+use crate::profiles::{Change, Position, WantedChanges};
 use crate::server::answer::{Answer, ApiError, Errors};
 use crate::server::extract::Query;
 use crate::server::state::App;
@@ -91,7 +91,7 @@ pub async fn list(State(app): State<App>, Query(wanted): Query<Wanted>) -> Resul
         Some(cursor) => cursor.parse().map_err(crate::profiles::serving::ServingError::from)?,
     };
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let page = app.profiles.changes(from, wanted.model.as_deref(), wanted.change.as_deref(), limit).await?;
+    let page = app.profiles.changes(from, WantedChanges { model: wanted.model, change: wanted.change, limit }).await?;
     let changes = page.changes.into_iter().map(LoggedChange::from).collect();
     Ok(Answer::page(ChangePage { changes, more: page.more }, Some(page.next.to_string())))
 }

@@ -29,12 +29,12 @@ pub struct FoundProfile {
     /// `cc_<slug>_<column>` -> value, of each model that the profile is in; nulls included.
     #[schema(value_type = Object)]
     attributes: Map<String, Value>,
-    memberships: Vec<Membership>,
+    memberships: Vec<ProfileMembership>,
 }
 
 /// That a profile is in a model.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-pub struct Membership {
+pub struct ProfileMembership {
     /// The model's slug.
     model: String,
     #[schema(example = "2026-01-31T12:00:00Z")]
@@ -124,7 +124,9 @@ impl FoundProfile {
             created_at: shows("created_at").then(|| timestamp(created_at)),
             identities,
             attributes,
-            memberships: memberships.map(|(model, since)| Membership { model, since: timestamp(since) }).collect(),
+            memberships: memberships
+                .map(|(model, since)| ProfileMembership { model, since: timestamp(since) })
+                .collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod changes;
 mod lookup;
-mod rows;
+mod members;
 mod sql;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -27,5 +27,9 @@ impl From<ServingError> for ApiError {
 }
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(lookup::get)).routes(routes!(sql::query)).routes(routes!(changes::list))
+    OpenApiRouter::new()
+        .routes(routes!(lookup::get))
+        .routes(routes!(sql::query))
+        .routes(routes!(changes::list))
+        .routes(routes!(members::list))
 }

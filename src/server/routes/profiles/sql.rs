@@ -17,11 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::rows::{Cells, empty, type_name};
 use crate::catalog::AsOf;
 use crate::profiles::ProfilesError;
 use crate::server::answer::{Answer, ApiError, Errors};
 use crate::server::extract::{Caller, Json};
+use crate::server::rows::{Cells, empty, type_name};
 use crate::server::state::App;
 use crate::values::csv::flattened;
 
@@ -34,6 +34,8 @@ const MAX_ROWS: u64 = 10_000;
 const MAX_STREAMED_ROWS: u64 = 1_000_000;
 /// An answer is cut where its values have taken so much.
 const MAX_BYTES: usize = 16 << 20;
+/// Rows written before other requests have their turn on this thread.
+const ROWS_AT_ONCE: usize = 512;
 /// Queries at once.
 const QUERIES: usize = 2;
 /// When a refused caller may try again.
@@ -52,7 +54,7 @@ pub struct SqlQuery {
     limit: Option<u64>,
     /// `json` when left out.
     #[serde(default)]
-    format: Format,
+    format: RowFormat,
     /// As a run (its id) left things, or as of a time.
     #[serde(default)]
     as_of: Option<String>,
@@ -61,7 +63,7 @@ pub struct SqlQuery {
 /// How rows are written.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum RowFormat {
     /// An answer as all others.
     #[default]
     Json,
@@ -105,7 +107,8 @@ impl Default for QuerySlots {
 }
 
 impl QuerySlots {
-    fn take(&self, caller: &str) -> Result<Slot, ApiError> {
+    /// The right to run one, or when to try again.
+    pub(super) fn take(&self, caller: &str) -> Result<Slot, ApiError> {
         let busy =
             |message: &str| ApiError::too_many(message, RETRY_AFTER).with_hint("wait as long as Retry-After says");
         let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| busy("too many queries are under way"))?;
@@ -119,7 +122,7 @@ impl QuerySlots {
 
 /// The right to run a query, until it is dropped.
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     callers: Arc<Mutex<HashSet<String>>>,
     caller: String,
     _permit: OwnedSemaphorePermit,
@@ -144,22 +147,20 @@ pub async fn query(State(app): State<App>, caller: Caller, Json(query): Json<Sql
     let slot = app.queries.take(caller.id())?;
     let deadline = Instant::now() + TIMEOUT;
     let as_of = query.as_of.as_deref().map(str::parse::<AsOf>).transpose()?;
-    let begin = async {
-        let reader = app.profiles.reader(as_of.as_ref()).await?;
-        Ok::<_, ApiError>(reader.sql(&query.query).await?)
-    };
+    let begin = app.profiles.sql(query.query, as_of);
     let stream = tokio::time::timeout_at(deadline, begin).await.map_err(|_| too_long())??;
-    let most = if query.format == Format::Json { MAX_ROWS } else { MAX_STREAMED_ROWS };
+    let most = if query.format == RowFormat::Json { MAX_ROWS } else { MAX_STREAMED_ROWS };
     let limit = query.limit.unwrap_or(DEFAULT_ROWS).min(most);
     let content_type = match query.format {
-        Format::Json => {
+        RowFormat::Json => {
             let collected = tokio::time::timeout_at(deadline, collect(stream, limit as usize)).await;
             return Ok(Answer::of(collected.map_err(|_| too_long())??).into_response());
         }
-        Format::Ndjson => "application/x-ndjson",
-        Format::Csv => "text/csv; charset=utf-8",
+        RowFormat::Ndjson => "application/x-ndjson",
+        RowFormat::Csv => "text/csv; charset=utf-8",
     };
-    let lines = lines(Lines { stream, format: query.format, left: limit, deadline, begun: false, _slot: slot });
+    let lines =
+        lines(Lines { stream, rest: None, format: query.format, left: limit, deadline, begun: false, _slot: slot });
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
@@ -186,6 +187,9 @@ async fn collect(mut stream: SendableRecordBatchStream, limit: usize) -> Result<
                 truncated = true;
                 break 'all;
             }
+            if row % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let row: Vec<Value> = cells.row(row).collect();
             bytes += row.iter().map(size).sum::<usize>();
             rows.push(row);
@@ -207,7 +211,9 @@ fn size(value: &Value) -> usize {
 /// A result on its way out.
 struct Lines {
     stream: SendableRecordBatchStream,
-    format: Format,
+    /// What of a batch is not written yet.
+    rest: Option<RecordBatch>,
+    format: RowFormat,
     left: u64,
     deadline: Instant,
     begun: bool,
@@ -218,9 +224,10 @@ struct Lines {
 /// Each batch as text. An error ends the connection before the end of the body, so that nobody takes it for whole.
 fn lines(lines: Lines) -> impl Stream<Item = std::io::Result<Bytes>> {
     futures::stream::try_unfold(lines, |mut lines| async move {
-        let next = match lines.left {
-            0 => None,
-            _ => tokio::time::timeout_at(lines.deadline, lines.stream.try_next())
+        let next = match lines.rest.take() {
+            _ if lines.left == 0 => None,
+            Some(rest) => Some(rest),
+            None => tokio::time::timeout_at(lines.deadline, lines.stream.try_next())
                 .await
                 .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
                 .map_err(|error| {
@@ -229,15 +236,22 @@ fn lines(lines: Lines) -> impl Stream<Item = std::io::Result<Bytes>> {
                 })?,
         };
         let batch = match next {
-            Some(batch) => batch.slice(0, batch.num_rows().min(usize::try_from(lines.left).unwrap_or(usize::MAX))),
+            Some(batch) => {
+                let left = usize::try_from(lines.left).unwrap_or(usize::MAX);
+                let now = batch.num_rows().min(left).min(ROWS_AT_ONCE);
+                if now < batch.num_rows() {
+                    lines.rest = Some(batch.slice(now, batch.num_rows() - now));
+                }
+                batch.slice(0, now)
+            }
             None if lines.begun => return Ok(None),
             // no rows: CSV has its header all the same
             None => empty(&lines.stream.schema()),
         };
         lines.left -= batch.num_rows() as u64;
         let text = match lines.format {
-            Format::Csv => csv(&batch, !lines.begun),
-            Format::Json | Format::Ndjson => ndjson(&batch),
+            RowFormat::Csv => csv(&batch, !lines.begun),
+            RowFormat::Json | RowFormat::Ndjson => ndjson(&batch),
         };
         lines.begun = true;
         Ok(Some((Bytes::from(text.map_err(std::io::Error::other)?), lines)))

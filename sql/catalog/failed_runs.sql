@@ -1,0 +1,5 @@
+SELECT *
+FROM runs
+WHERE model = ?1 AND status IN ('failed', 'interrupted')
+ORDER BY started_at DESC
+LIMIT ?2
