@@ -111,9 +111,6 @@ impl Serve {
             late_after: self.late_after,
         };
         let stop = context.cancel.clone();
-        let provider = Provider::of(&project, clock::of_process())
-            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
-        let public_url = project.service.public_url.clone();
         let service = Service::open(project, service_options, clock::of_process()).await?;
         let scheduler = Scheduler::open(service.clone(), SchedulerOptions { limits }).await?;
         let engines = service.clone();
@@ -143,8 +140,12 @@ impl Serve {
             // on standard output, and at once: scripts wait for it
             output::line(format!("listening on {scheme}://{address}")).ok();
             if let Some(link) = first_admin {
-                let here = public_url.map_or_else(|| format!("{scheme}://{}", within_reach(address)), String::from);
-                let here = here.trim_end_matches('/');
+                let local = if address.ip().is_unspecified() {
+                    format!("localhost:{}", address.port())
+                } else {
+                    address.to_string()
+                };
+                let here = public_url.unwrap_or_else(|| format!("{scheme}://{local}"));
                 let (secret, until) = (link.secret.expose_secret(), output::time(link.expires_at));
                 output::line(format!("first admin, once and until {until}: {here}/first-admin?token={secret}")).ok();
             }
@@ -175,9 +176,4 @@ impl Serve {
         served?;
         Ok(Outcome::Fine)
     }
-}
-
-/// What a browser on this machine can open.
-fn within_reach(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }

@@ -133,7 +133,7 @@ impl FromRequestParts<App> for ClientAddress {
 /// Who makes up a Host header only misleads themselves: an identity provider goes back to registered addresses only.
 pub fn public_url(app: &App, headers: &HeaderMap) -> Option<String> {
     let configured = app.service.engine().project.service.public_url.clone();
-    configured.map(|url| url.as_str().trim_end_matches('/').to_string()).or_else(|| {
+    configured.or_else(|| {
         let scheme = if app.options.is_https() { "https" } else { "http" };
         let host = asked_host(headers, &app.options)?;
         let url = Url::parse(&format!("{scheme}://{host}")).ok()?;

@@ -126,7 +126,7 @@ fn the_service_section_says_where_it_is_reached_and_where_it_may_reach() {
     let service = "service: { public_url: 'https://x.example/', allow_private_addresses: [10.0.0.0/8, 127.0.0.1] }";
     case.write(PROJECT_FILE, &format!("{PROJECT}{service}\n"));
     let service = case.load().unwrap().service;
-    assert_eq!(service.public_url.unwrap().as_str(), "https://x.example/");
+    assert_eq!(service.public_url.unwrap().as_str(), "https://x.example");
     assert_eq!(service.allow_private_addresses[1].to_string(), "127.0.0.1/32");
     case.write(PROJECT_FILE, &format!("{PROJECT}service: {{ allow_private_addresses: 10.0.0.0/33 }}\n"));
     case.expect("invalid-network", 8, 37, "10.0.0.0/33", "10.0.0.0/8");

@@ -66,6 +66,9 @@ fn an_identity_provider_is_described_and_its_faults_are_pointed_at() {
     assert!(!secret.load().unwrap_err().render(false).contains("hunter2"));
     let project = case(&whole.replace("'${env:X}'", "hunter2hunter2")).load().unwrap();
     assert!(!format!("{project:?}").contains("hunter2"));
+    let url = |text: &str| Case::project(&format!("service: {{ public_url: '{text}' }}\n{PROJECT}"));
+    assert_eq!(url("https://cc.example.com/").load().unwrap().service.public_url.unwrap(), "https://cc.example.com");
+    url("cc.example.com").expect("invalid-url", 1, 24, "`public_url` is not the address", "scheme and host");
 }
 
 #[test]
