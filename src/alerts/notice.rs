@@ -68,7 +68,8 @@ impl RunFacts {
 /// What was found of a condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// When what it tells of happened.
+    /// When what it tells of happened. In a message, `at` is the message's own time.
+    #[serde(rename = "happened_at")]
     pub at: DateTime<Utc>,
     /// One sentence, lower case, without a period.
     pub summary: String,

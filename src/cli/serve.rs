@@ -104,9 +104,6 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
-        let provider = Provider::of(&project, clock::of_process())
-            .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
-        let public_url = project.service.public_url.clone();
         let limits = Limits {
             max_runs: usize::from(self.max_runs),
             max_runs_per_connection: usize::from(self.max_runs_per_connection),

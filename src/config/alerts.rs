@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use super::decode::{Decoder, Entry, File, Text, entries};
 use super::source::Spans;
+use super::yaml::{Node, Value};
 use super::{ConfigError, MODELS_DIR, Model, PROJECT_FILE, keys, names, suggest};
 use crate::alerts::anomaly::{DEFAULT_RUNS, LEAST_RUNS, Limits, MAX_RUNS};
 use crate::alerts::definition::{Channel, ChannelKind, Definitions, Email, LATE_AFTER, Rule, Security};
+use crate::alerts::send::is_loopback;
 use crate::secrets;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -52,19 +54,19 @@ fn named<'a>(file: &File, alerts: &Decoder<'a>, key: &str) -> Vec<Entry<'a>> {
 fn channel(file: &File, entry: Entry<'_>) -> Option<Channel> {
     let name = entry.key;
     let what = format!("channel `{}`", name.value);
-    let any = Decoder::new(file, what.clone(), name.span, entry.node, keys::ANY_CHANNEL)?;
-    let kind = any.required_text("type", &format!("the types are {}", suggest::list(TYPES)))?;
-    let known = match kind.value {
-        "webhook" => keys::WEBHOOK,
-        "slack" | "teams" => keys::CHAT,
-        "email" => keys::EMAIL,
-        other => {
-            let hint = suggest::hint(other, TYPES, "the types are");
-            file.fault("unknown-type", kind.span, format!("`{other}` is not a type of channel"), hint);
-            return None;
-        }
+    let known = match type_of(entry.node) {
+        Some("webhook") => keys::WEBHOOK,
+        Some("slack" | "teams") => keys::CHAT,
+        Some("email") => keys::EMAIL,
+        _ => keys::ANY_CHANNEL,
     };
     let channel = Decoder::new(file, what, name.span, entry.node, known)?;
+    let kind = channel.required_text("type", &format!("the types are {}", suggest::list(TYPES)))?;
+    if !TYPES.contains(&kind.value) {
+        let hint = suggest::hint(kind.value, TYPES, "the types are");
+        file.fault("unknown-type", kind.span, format!("`{}` is not a type of channel", kind.value), hint);
+        return None;
+    }
     let mut spans = Spans::new(Arc::clone(&file.source));
     for key in known {
         spans.insert(*key, channel.place(key));
@@ -79,6 +81,16 @@ fn channel(file: &File, entry: Entry<'_>) -> Option<Channel> {
         _ => ChannelKind::Email(email(file, &channel)?),
     };
     Some(Channel { name: name.value.into(), kind, spans })
+}
+
+/// The `type`, as far as it can be seen before it is known which keys there may be.
+fn type_of(node: &Node) -> Option<&str> {
+    let Value::Mapping(pairs) = &node.value else { return None };
+    let of_type = |node: &Node| matches!(&node.value, Value::Scalar(key, _) if key == "type");
+    match &pairs.iter().find(|(key, _)| of_type(key))?.1.value {
+        Value::Scalar(text, _) => Some(text),
+        _ => None,
+    }
 }
 
 /// A text whose references are well formed.
@@ -142,6 +154,13 @@ fn email(file: &File, channel: &Decoder<'_>) -> Option<Email> {
             }
         },
     };
+    if let (Security::None, Some(host)) = (security, &host)
+        && !secrets::has_reference(host)
+        && !is_loopback(host)
+    {
+        let hint = "use `security: starttls` or `security: tls`";
+        file.fault("unencrypted", channel.place("security"), "only a server on this machine may be unencrypted", hint);
+    }
     let (user, password) = (value(file, channel, "user"), value(file, channel, "password"));
     if user.is_none() && password.is_some() {
         let hint = "add `user:`, or remove the password";

@@ -162,6 +162,7 @@ mod tests {
             behind_proxy: https,
             rate_limit: 0,
             lookup_rate_limit: 0,
+            uploads: crate::uploads::UploadOptions::default(),
             grace: std::time::Duration::ZERO,
         }
     }

@@ -5,6 +5,8 @@ mod slack;
 mod teams;
 mod webhook;
 
+pub(crate) use email::is_loopback;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};

@@ -96,6 +96,12 @@ fn a_webhook_gets_what_the_documentation_promises() {
 }
 
 #[test]
+fn a_message_is_read_from_the_outbox_as_it_was_written() {
+    let written = serde_json::to_string(&notice()).unwrap();
+    assert_eq!(serde_json::from_str::<Notice>(&written).unwrap(), notice());
+}
+
+#[test]
 fn slack_gets_blocks_within_its_limits_and_no_mention() {
     let mut long = notice();
     long.finding.error = Some("x".repeat(10_000));

@@ -56,24 +56,24 @@ fn a_rule_of_one_model_does_not_cover_another() {
 
 #[test]
 fn what_a_rule_names_has_to_be_there() {
-    rule("{ channels: [chatt] }").expect("unknown-name", 18, 20, "no channel `chatt`", "`chat`");
-    rule("{ channels: chat, models: [mm] }").expect("unknown-name", 18, 35, "no model `mm`", "`m`");
+    rule("{ channels: [chatt] }").expect("unknown-name", 17, 21, "no channel `chatt`", "`chat`");
+    rule("{ channels: chat, models: [mm] }").expect("unknown-name", 17, 35, "no model `mm`", "`m`");
     rule("{ channels: chat, connections: [ebike] }").expect(
         "unknown-name",
-        18,
+        17,
         40,
         "no connection `ebike`",
         "`ebikes`",
     );
-    rule("{ channels: chat, on: [anomaly] }").expect("unknown-condition", 18, 31, "`anomaly`", "variance_percent");
-    rule("{ on: [failed] }").expect("missing-key", 18, 5, "no `channels`", "name the channels");
+    rule("{ channels: chat, on: [anomaly] }").expect("unknown-condition", 17, 31, "`anomaly`", "variance_percent");
+    rule("{ on: [failed] }").expect("missing-key", 17, 5, "no `channels`", "name the channels");
 }
 
 #[test]
 fn limits_that_say_nothing_or_allow_nothing_are_faults() {
-    rule("{ channels: chat, size: {} }").expect("missing-key", 18, 26, "`size` sets no limit", "`min`");
-    rule("{ channels: chat, size: { min: 2, max: 1 } }").expect("out-of-range", 18, 26, "allows nothing", "least");
-    rule("{ channels: chat, size: { min: 2, runs: 2 } }").expect("out-of-range", 18, 42, "from 3 to 100", "7");
+    rule("{ channels: chat, size: {} }").expect("missing-key", 17, 26, "`size` sets no limit", "`min`");
+    rule("{ channels: chat, size: { min: 2, max: 1 } }").expect("out-of-range", 17, 26, "allows nothing", "least");
+    rule("{ channels: chat, size: { min: 2, runs: 2 } }").expect("out-of-range", 17, 42, "from 3 to 100", "7");
 }
 
 #[test]
@@ -89,12 +89,22 @@ fn a_channel_takes_the_keys_of_its_type() {
     channel("{ type: pager }").expect("unknown-type", 10, 16, "`pager`", "the types are");
     channel("{ type: slack }").expect("missing-key", 10, 5, "no `url`", "webhook");
     let secret = channel("{ type: slack, url: \"${env:A}\", secret: x }");
-    secret.expect("unknown-key", 10, 41, "`secret` is not a key", "webhook");
-    channel("{ type: webhook, url: ftp://x/ }").expect("invalid-url", 10, 22, "http", "https://");
+    secret.expect("unknown-key", 10, 40, "`secret` is not a key", "webhook");
+    channel("{ type: webhook, url: ftp://x/ }").expect("invalid-url", 10, 25, "http", "https://");
     let mail = "{ type: email, host: h, from: nobody, to: ada@example.com }";
-    channel(mail).expect("invalid-address", 10, 25, "`nobody`", "name@example.com");
+    channel(mail).expect("invalid-address", 10, 32, "`nobody`", "name@example.com");
     let port = "{ type: email, host: h, from: a@b.c, to: a@b.c, port: 70000 }";
-    channel(port).expect("out-of-range", 10, 53, "65535", "587");
+    channel(port).expect("out-of-range", 10, 56, "65535", "587");
+}
+
+#[test]
+fn letters_leave_this_machine_encrypted_only() {
+    let mail = |host: &str| {
+        let mail = format!("type: email, security: none, host: {host}, from: a@b.c, to: a@b.c");
+        with(&format!("\n  channels:\n    c: {{ {mail} }}\n"))
+    };
+    mail("mail.example.com").expect("unencrypted", 10, 23, "on this machine", "starttls");
+    assert!(mail("localhost").load().is_ok());
 }
 
 #[test]
@@ -116,7 +126,7 @@ fn the_service_section_says_where_it_is_reached_and_where_it_may_reach() {
     let service = "service: { public_url: 'https://x.example/', allow_private_addresses: [10.0.0.0/8, 127.0.0.1] }";
     case.write(PROJECT_FILE, &format!("{PROJECT}{service}\n"));
     let service = case.load().unwrap().service;
-    assert_eq!(service.public_url.unwrap().as_str(), "https://x.example/");
+    assert_eq!(service.public_url.unwrap().as_str(), "https://x.example");
     assert_eq!(service.allow_private_addresses[1].to_string(), "127.0.0.1/32");
     case.write(PROJECT_FILE, &format!("{PROJECT}service: {{ allow_private_addresses: 10.0.0.0/33 }}\n"));
     case.expect("invalid-network", 8, 37, "10.0.0.0/33", "10.0.0.0/8");

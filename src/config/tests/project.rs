@@ -112,7 +112,8 @@ fn unknown_and_repeated_keys_are_all_found() {
     let found: Vec<_> = errors.iter().map(|e| (e.code, e.line, e.hint.clone().unwrap())).collect();
     assert_eq!(found[0], ("unknown-key", 1, "did you mean `store`?".into()));
     assert_eq!(found[1], ("unknown-key", 9, "`schedule` belongs in the top level of a model's file".into()));
-    assert_eq!(found[2].2, "the keys of cloud-connect.yml are `store`, `memory_limit`, `profile`, `connections`");
+    let keys = "`store`, `memory_limit`, `profile`, `connections`, `alerts`, `service`";
+    assert_eq!(found[2].2, format!("the keys of cloud-connect.yml are {keys}"));
     assert_eq!(found[3], ("duplicate-key", 11, "it is first given in line 1; keep one of them".into()));
     assert_eq!(found.len(), 4);
 }

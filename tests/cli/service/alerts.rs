@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Service;
-use crate::project::{Project, person};
+use crate::project::{PEOPLE, Project, person};
 
 /// The bodies that a receiver of webhooks got.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ fn a_failed_run_of_any_process_is_told_and_its_recovery_too() {
     let project = project("127.0.0.1");
     let receiver = Receiver::start();
     let hook = format!("http://127.0.0.1:{}/t0psecret", receiver.port);
-    let service = Service::start_with(&project, &[], &[("HOOK", &hook), ("HOOK_SECRET", "hunter2")]);
+    let service = Service::start_with(&project, &[], &[("HOOK", hook.as_str()), ("HOOK_SECRET", "hunter2")]);
     let channels = service.get("/v2/alertchannel").data();
     assert_eq!(channels, json!([{ "name": "hook", "type": "webhook", "rules": ["all"], "signed": true }]));
     assert_eq!(service.post("/v2/alertchannel/hook/test", &json!({})).status, 200);
@@ -136,6 +136,34 @@ fn metrics_count_requests_by_route_and_never_by_path() {
     for name in ["cloud_connect_build_info", "process_resident_memory_bytes", "cloud_connect_queue_depth 0"] {
         assert!(reply.text.contains(name), "{name}");
     }
+}
+
+#[test]
+fn a_run_is_counted_with_its_rows_bytes_and_stages() {
+    let project = Project::with_people(&[person("ada", "Berlin", 1), person("bob", "Rome", 2)]);
+    project.model("people", &format!("{PEOPLE}schedule: every 1h\n"), "SELECT * FROM people");
+    // due at once, since it never ran
+    let service = Service::start_with(&project, &["--schedule-jitter", "0s"], &[]);
+    let until = Instant::now() + Duration::from_secs(60);
+    let text = loop {
+        let text = service.get("/metrics").text;
+        if text.contains("cloud_connect_runs_total{model=\"people\",status=\"published\"} 1") {
+            break text;
+        }
+        assert!(Instant::now() < until, "{text}\n{}", service.logged());
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    for line in [
+        "cloud_connect_run_rows_total{model=\"people\"} 2",
+        "cloud_connect_run_changes_total{model=\"people\",change=\"added\"} 2",
+        "cloud_connect_model_rows{model=\"people\"} 2",
+        "cloud_connect_run_seconds_count{status=\"published\"} 1",
+        "cloud_connect_run_stage_seconds_count{stage=\"query\"} 1",
+        "cloud_connect_run_stage_seconds_count{stage=\"commit\"} 1",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(!text.contains("cloud_connect_run_bytes_total{model=\"people\"} 0"));
 }
 
 #[test]

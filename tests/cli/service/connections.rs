@@ -57,7 +57,7 @@ fn a_connection_is_made_looked_into_changed_and_removed() {
     assert_eq!(tested["ok"], true, "{tested}");
     let columns = service.get("/v2/connection/shop_files/schema/people").data();
     let names: Vec<&str> = columns.as_array().unwrap().iter().map(|c| c["column_name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["city", "email", "spent"]);
+    assert_eq!(names, ["email", "city", "spent"]);
 
     let stale = service.send("PUT", "/v2/connection/shop_files", |r| {
         r.bearer_auth(&service.token).header("if-match", "\"7\"").json(&json!({ "label": "x" }))
@@ -160,7 +160,7 @@ fn tables_are_asked_for_once_in_a_while() {
     assert_eq!(first[0]["table_name"], "people");
     assert_eq!(
         (&first[0]["fully_qualified_name"], &first[0]["num_columns"], &first[0]["error"]),
-        (&json!("people"), &json!(3), &Value::Null)
+        (&json!("people"), &Value::Null, &Value::Null)
     );
     project.rows("orders", &[json!({ "id": 1 })]);
     assert_eq!(tables("files/schema").as_array().unwrap().len(), 1);

@@ -74,7 +74,7 @@ impl Key {
         let file = directory.path().join("key.pem");
         let file = file.to_str().unwrap();
         openssl(&["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", file]);
-        let private = openssl(&["rsa", "-in", file, "-traditional"]);
+        let private = std::fs::read(file).unwrap();
         let public = openssl(&["rsa", "-in", file, "-pubout"]);
         let text = String::from_utf8(openssl(&["rsa", "-in", file, "-noout", "-modulus"])).unwrap();
         let hex = text.trim().strip_prefix("Modulus=").unwrap().as_bytes();
