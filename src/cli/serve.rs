@@ -134,7 +134,14 @@ impl Serve {
             alerts: alerts.clone(),
             telemetry,
         };
-        let (_, router) = server::app(actors, options.clone())?;
+        let (app, router) = server::app(actors, options.clone())?;
+        let forgetting = tokio::spawn(async move {
+            let mut minutes = tokio::time::interval(Duration::from_secs(60));
+            loop {
+                minutes.tick().await;
+                app.limits.forget_idle();
+            }
+        });
         let stop_reading = stop.clone();
         let fresh = tokio::spawn(async move { profiles.keep_fresh(stop_reading).await });
         let scheme = if options.tls.is_some() { "https" } else { "http" };
@@ -171,6 +178,7 @@ impl Serve {
         stop.cancel();
         ended.await.ok();
         fresh.await.ok();
+        forgetting.abort();
         if tokio::time::timeout(grace, uploads.shutdown()).await.is_err() {
             tracing::warn!("uploads were still under way after the grace period; what was not committed is discarded");
         }

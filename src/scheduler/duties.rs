@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use tokio_cron_scheduler::JobSchedulerError;
 
 use super::clockwork::{Clockwork, Reconciler, Wake};
@@ -14,6 +15,10 @@ use crate::events::{Event, Subject, SubjectKind};
 
 /// Files with faults are read again each so many looks: what is wrong may lie outside of them.
 const RETRY_EACH: u32 = 15;
+/// A request can be repeated with its Idempotency-Key for so long.
+const REPEATABLE_FOR: TimeDelta = TimeDelta::days(1);
+/// How long the audit trail goes back.
+const EVENTS_KEPT_FOR: TimeDelta = TimeDelta::days(400);
 /// An event names so many files at most.
 const MOST_FILES: usize = 20;
 
@@ -148,6 +153,12 @@ impl Core {
         let unfinished = engine.catalog.unfinished().await?;
         if unfinished.iter().any(|(_, run_id)| own.iter().all(|run| run.run_id != *run_id)) {
             engine.recover().await?;
+        }
+        let now = engine.clock.now();
+        engine.catalog.trim_requests(now - REPEATABLE_FOR).await?;
+        let trimmed = engine.catalog.trim_events(now - EVENTS_KEPT_FOR).await?;
+        if trimmed > 0 {
+            tracing::info!(events = trimmed, "old events were removed from the audit trail");
         }
         Ok(())
     }

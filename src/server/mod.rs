@@ -36,6 +36,7 @@ use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 
 use crate::alerts::Alerts;
 use crate::people::People;
@@ -148,7 +149,7 @@ pub fn app(actors: Actors, options: ServeOptions) -> Result<(App, axum::Router),
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(request::surround))
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(worth_compressing()))
         .with_state(app.clone());
     Ok((app, router))
 }
@@ -161,6 +162,11 @@ pub async fn serve(
     listening: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
     listen::serve(router, options, stop, listening).await
+}
+
+/// A looked-up profile is a kilobyte: compressing it costs more than sending it.
+fn worth_compressing() -> impl Predicate {
+    DefaultPredicate::new().and(SizeAbove::new(4096))
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {

@@ -242,19 +242,21 @@ impl Planner {
             return Some(false);
         }
         entry.row.paused = paused;
-        if let Some(work) = self.work.get(slug)
-            && paused
-            && work.row.taken_at.is_none()
-            && work.row.cause != Cause::Manual
-        {
-            // a retry that no due time asked for is due when the schedule goes on, too
-            entry.row.next_due_at =
-                work.row.due_at.or(Some(work.row.queued_at)).filter(|_| entry.row.schedule.is_some());
-            self.work.remove(slug);
-            self.changes.push(ScheduleChange::Done(slug.to_string()));
-        }
         self.changes.push(ScheduleChange::Schedule(entry.row.clone()));
+        self.take_back_paused(slug);
         Some(true)
+    }
+
+    /// Takes back what waits although its schedule is paused, and makes it due again for when the schedule goes on.
+    fn take_back_paused(&mut self, slug: &str) {
+        let (Some(entry), Some(work)) = (self.models.get_mut(slug), self.work.get(slug)) else { return };
+        if !entry.row.paused || work.row.taken_at.is_some() || work.row.cause == Cause::Manual {
+            return;
+        }
+        // a retry that no due time asked for is due when the schedule goes on, too
+        entry.row.next_due_at = work.row.due_at.or(Some(work.row.queued_at)).filter(|_| entry.row.schedule.is_some());
+        self.changes.push(ScheduleChange::Schedule(entry.row.clone()));
+        self.remove_work(slug);
     }
 
     /// There is memory for so many runs at once.

@@ -127,6 +127,8 @@ impl Planner {
         work.connection = None;
         work.not_before = Some(not_before);
         self.changes.push(ScheduleChange::Work(work.row.clone()));
+        // its schedule may have been paused meanwhile
+        self.take_back_paused(slug);
     }
 
     /// The run was cancelled because the service stops: it is run again when the service is back.

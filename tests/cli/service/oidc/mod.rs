@@ -27,7 +27,7 @@ fn service(provider: &Provider) -> (Project, Service) {
 fn at_provider(service: &Service) -> (String, String) {
     let start = service.ask_as(None, "GET", "/oidc/start?next=/docs/", None);
     assert_eq!(start.status, 303, "{start:?}");
-    let asked = service.runtime.block_on(service.client.get(start.header("location")).send()).unwrap();
+    let asked = service.runtime.block_on(async { service.client.get(start.header("location")).send().await }).unwrap();
     assert_eq!(asked.status(), 302, "the provider takes the request");
     let back = asked.headers()["location"].to_str().unwrap();
     (back.strip_prefix(&service.url).unwrap().to_string(), cookie(&start, "cc_oidc"))
@@ -130,7 +130,7 @@ fn after_signing_in_nobody_is_sent_to_another_site() {
     let provider = Provider::start();
     let (_project, service) = service(&provider);
     let start = service.ask_as(None, "GET", "/oidc/start?next=//evil.example", None);
-    let asked = service.runtime.block_on(service.client.get(start.header("location")).send()).unwrap();
+    let asked = service.runtime.block_on(async { service.client.get(start.header("location")).send().await }).unwrap();
     let back = asked.headers()["location"].to_str().unwrap().strip_prefix(&service.url).unwrap().to_string();
     let done = service.send("GET", &back, |request| request.header(COOKIE, cookie(&start, "cc_oidc")));
     assert_eq!(done.header("location"), "/account");
