@@ -45,6 +45,7 @@ pub const RUNS_RUNNING: &str = "cloud_connect_runs_running";
 pub const QUEUE_DEPTH: &str = "cloud_connect_queue_depth";
 pub const HOLDS_WAITING: &str = "cloud_connect_holds_waiting";
 pub const LOOKUP_SECONDS: &str = "cloud_connect_lookup_seconds";
+pub const LOOKUPS: &str = "cloud_connect_lookups_total";
 pub const HTTP_REQUESTS: &str = "cloud_connect_http_requests_total";
 pub const HTTP_SECONDS: &str = "cloud_connect_http_request_seconds";
 pub const HTTP_ACTIVE: &str = "cloud_connect_http_requests_active";
@@ -86,6 +87,7 @@ metrics! {
     QUEUE_DEPTH, Gauge, [], "Runs that are due and wait for a slot";
     HOLDS_WAITING, Gauge, [], "Models with removals that wait for a person";
     LOOKUP_SECONDS, Histogram(LOOKUP_BUCKETS), [], "How long a profile lookup took, without HTTP";
+    LOOKUPS, Counter, ["result"], "Profile lookups by what they came to";
     HTTP_REQUESTS, Counter, ["method", "route", "status"], "HTTP requests that were answered";
     HTTP_SECONDS, Histogram(HTTP_BUCKETS), ["method", "route"], "From an HTTP request's head to its answer's head";
     HTTP_ACTIVE, Gauge, [], "HTTP requests under way";

@@ -40,6 +40,7 @@ pub async fn run(
             span.record("status", report.status.as_str());
             span.record("rows", report.rows);
             ended(report, bytes);
+            span.in_scope(|| log_end(report));
             report.error.clone()
         }
         Err(error) => Some(error.to_string()),
@@ -49,6 +50,18 @@ pub async fn run(
         span.record("otel.status_description", error);
     }
     outcome
+}
+
+/// The line that people look for first.
+fn log_end(report: &RunReport) {
+    let RunReport { rows, added, changed, removed, quarantined, duration_ms, .. } = report;
+    match report.status {
+        RunStatus::Failed => {
+            let error = report.error.as_deref().unwrap_or_default();
+            tracing::warn!(error, hint = report.hint, duration_ms, "the run failed");
+        }
+        status => tracing::info!(%status, rows, added, changed, removed, quarantined, duration_ms, "the run ended"),
+    }
 }
 
 /// Counts a run that ended. `bytes`: of the rows that came in.

@@ -50,6 +50,7 @@ use crate::catalog::{AsOf, CatalogError};
 use crate::identity::normalize;
 use crate::store::{Cut, Version};
 use crate::sync::{Engine, SyncError};
+use crate::telemetry::names;
 use folder::Folder;
 
 /// How often the catalog is asked whether another process has published something.
@@ -150,13 +151,13 @@ impl ProfileService {
     pub async fn lookup(self: &Arc<Self>, field: &str, value: &str) -> Result<Option<Profile>, ServingError> {
         let begin = Instant::now();
         let found = self.find(field, value, None).await;
-        metrics::histogram!("cloud_connect_lookup_seconds").record(begin.elapsed());
+        metrics::histogram!(names::LOOKUP_SECONDS).record(begin.elapsed());
         let result = match &found {
             Ok(Some(_)) => "found",
             Ok(None) => "missing",
             Err(_) => "failed",
         };
-        metrics::counter!("cloud_connect_lookups_total", "result" => result).increment(1);
+        metrics::counter!(names::LOOKUPS, "result" => result).increment(1);
         found
     }
 
