@@ -286,7 +286,7 @@ impl Scheduler {
 
     /// What waits, in the order in which it was queued.
     pub fn queued(&self) -> Vec<QueuedRun> {
-        self.read(|planner| status::queued(planner))
+        self.read(status::queued)
     }
 
     /// When models are to begin by themselves, the next one first.

@@ -89,7 +89,7 @@ impl Source {
         groups.extend(large.into_iter().map(|file| vec![file]));
         groups.extend(folded(small));
         if groups.iter().filter(|group| is_small(group)).count() > MAX_SMALL {
-            let (small, large): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| is_small(group));
+            let (small, large): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(is_small);
             groups = large;
             groups.extend(folded(small.into_iter().flatten().collect()));
         }

@@ -71,11 +71,7 @@ async fn upload(
     if length.is_some_and(|length| length > limit) {
         return Err(UploadError::TooLarge { limit }.into());
     }
-    let key = match headers.get(idempotency::HEADER) {
-        // whatever is no text is refused with the same words
-        Some(key) => Some(key.to_str().unwrap_or_default().to_string()),
-        None => None,
-    };
+    let key = headers.get(idempotency::HEADER).map(|key| key.to_str().unwrap_or_default().to_string());
     let wanted = UploadRequest { stream: target.stream, format, encoding, key, actor: caller.actor.clone() };
     let Uploaded { report, replayed } = app.uploads.upload(wanted, request.into_body().into_data_stream()).await?;
     Ok(Answer::of(Upload { report, replayed }))

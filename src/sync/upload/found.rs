@@ -82,7 +82,7 @@ async fn found_batch(
         writer.write(&identity_rows(cx, &founded, true)?).await?;
     }
     let fields: Vec<usize> = (0..width).collect();
-    Ok(links.claim(&batch.project(&fields)?, &profiles)?)
+    links.claim(&batch.project(&fields)?, &profiles)
 }
 
 /// The hashes in two columns of the batch.

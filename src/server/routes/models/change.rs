@@ -79,7 +79,7 @@ fn exists(slug: &str) -> ApiError {
 /// Makes a model.
 pub async fn create(app: &App, caller: &Caller, new: &NewDataModel) -> Result<Entry, ApiError> {
     let stored = unsaved(app, caller, new)?;
-    tried(app, &stored, new).await?.ask(&*app.service.engine()).await?;
+    tried(app, &stored, new).await?.ask(&app.service.engine()).await?;
     let _turn = app.models.changing.lock().await;
     tried(app, &stored, new).await?;
     let details = json!({ "definition": stored.definition, "sql": told(new.sql.clone().into()) });
@@ -90,7 +90,7 @@ pub async fn create(app: &App, caller: &Caller, new: &NewDataModel) -> Result<En
         return Err(exists(&stored.id));
     }
     app.service.reload_definitions().await?;
-    entry::one(&*app.service.engine(), &stored.id).await
+    entry::one(&app.service.engine(), &stored.id).await
 }
 
 /// Reads a change, leaving out what answers hold beyond it.
@@ -161,7 +161,7 @@ pub async fn update(
         return Err(ApiError::changed_meanwhile());
     }
     app.service.reload_definitions().await?;
-    entry::one(&*app.service.engine(), slug).await
+    entry::one(&app.service.engine(), slug).await
 }
 
 /// What was sent back as it was read is no change, also where it is stored in other words.

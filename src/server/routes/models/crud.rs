@@ -89,7 +89,7 @@ async fn create(
 ) -> Result<Answer<DataModel>, ApiError> {
     let entry = Box::pin(change::create(&app, &caller, &new)).await?;
     let revision = entry.stored.as_ref().map_or(0, |stored| stored.revision);
-    let model = view::show(&app, &*app.service.engine(), &entry, false).await?;
+    let model = view::show(&app, &app.service.engine(), &entry, false).await?;
     Ok(Answer::created(model).with_revision(revision))
 }
 
@@ -151,7 +151,7 @@ async fn put(
     let wanted = change::read_change(body)?;
     let entry = Box::pin(change::update(&app, &caller, &id, &wanted, if_match)).await?;
     let revision = entry.stored.as_ref().map_or(0, |stored| stored.revision);
-    let model = view::show(&app, &*app.service.engine(), &entry, false).await?;
+    let model = view::show(&app, &app.service.engine(), &entry, false).await?;
     Ok(Answer::of(model).with_revision(revision))
 }
 

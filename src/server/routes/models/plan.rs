@@ -123,7 +123,7 @@ async fn plan_unsaved(
 ) -> Result<Answer<Plan>, ApiError> {
     let stored = change::unsaved(&app, &caller, &new)?;
     let trial = change::tried(&app, &stored, &new).await?;
-    let engine = trial.engine(&*app.service.engine());
+    let engine = trial.engine(&app.service.engine());
     Ok(Answer::of(planned(&app, &caller, engine, stored.id).await?))
 }
 
