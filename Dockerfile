@@ -15,7 +15,8 @@ USER cloud-connect
 WORKDIR /project
 VOLUME /project/.cloud-connect
 EXPOSE 8080
-# a container is reached by others: put a proxy that ends TLS in front, or give --tls-cert and --tls-key instead
+# a container is reached by others: put a proxy that ends TLS in front. With --tls-cert and --tls-key instead, change the
+# health check below too: it asks over plain HTTP on port 8080
 ENTRYPOINT ["cloud-connect"]
 CMD ["serve", "--listen", "0.0.0.0:8080", "--behind-proxy", "--log-format", "json"]
 STOPSIGNAL SIGTERM

@@ -17,6 +17,8 @@ pub enum Claim {
     Another,
     /// The first request has no answer yet.
     UnderWay,
+    /// The first request will have no answer: its process ended. Whether it was done is not known.
+    Lost,
     /// The first request's answer; none when it held a secret.
     Answered { status: u16, answer: Option<String> },
 }
@@ -31,12 +33,6 @@ impl Catalog {
         now: DateTime<Utc>,
     ) -> Result<Claim, CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("DELETE FROM idempotency WHERE actor = ?1 AND key = ?2 AND status IS NULL AND created_at < ?3")
-            .bind(actor)
-            .bind(key)
-            .bind((now - ABANDONED).timestamp_micros())
-            .execute(&mut *tx)
-            .await?;
         let done = sqlx::query(
             "INSERT INTO idempotency (actor, key, request, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (actor, key) DO NOTHING",
         )
@@ -50,15 +46,17 @@ impl Catalog {
             tx.commit().await?;
             return Ok(Claim::Mine);
         }
-        let row = sqlx::query("SELECT request, status, answer FROM idempotency WHERE actor = ?1 AND key = ?2")
-            .bind(actor)
-            .bind(key)
-            .fetch_one(&mut *tx)
-            .await?;
+        let row =
+            sqlx::query("SELECT request, status, answer, created_at FROM idempotency WHERE actor = ?1 AND key = ?2")
+                .bind(actor)
+                .bind(key)
+                .fetch_one(&mut *tx)
+                .await?;
         if row.try_get::<&str, _>("request")? != request {
             return Ok(Claim::Another);
         }
         Ok(match row.try_get::<Option<i64>, _>("status")? {
+            None if super::time(row.try_get("created_at")?) < now - ABANDONED => Claim::Lost,
             None => Claim::UnderWay,
             Some(status) => {
                 Claim::Answered { status: u16::try_from(status).unwrap_or(200), answer: row.try_get("answer")? }

@@ -132,7 +132,7 @@ fn parse(place: PathBuf, stored: &StoredDefinition) -> Result<Parsed, Box<Config
     match yaml::parse(&text) {
         Ok(node) => {
             // nobody wrote this text, so no snippet of it helps
-            let hidden = vec![0..text.len()];
+            let hidden = std::iter::once(0..text.len()).collect();
             Ok((File::new(Source::new(place, &text, hidden)), node))
         }
         Err(error) => {

@@ -26,7 +26,8 @@ use crate::events::{Event, Subject, SubjectKind};
 /// What every token begins with, so that scanners of leaked secrets know one.
 pub const PREFIX: &str = "cc_";
 /// The longest life that a token may be given, other than for ever.
-pub const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// A leap year: `1y` is a quarter of a day longer than 365 days.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const LONGEST_LABEL: usize = 100;
 /// How exact `last_used_at` is: a write a request would cost more than the request.
 const USE_NOTED_EVERY: TimeDelta = TimeDelta::seconds(60);

@@ -1,6 +1,6 @@
 //! The scheduler with a real engine and a held clock.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs::File;
 use std::path::Path;

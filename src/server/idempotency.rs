@@ -72,12 +72,16 @@ impl Fingerprints {
     }
 }
 
-/// Uploads are told apart by their own record. Questions change nothing, and their answers are rows of people: those are
-/// not kept.
-fn is_exempt(path: &str) -> bool {
-    path.starts_with("/v2/upload")
-        || path == "/v2/sql"
+/// Asked with POST, and changes nothing. The answers are rows of people: those are not kept.
+pub(super) fn is_question(path: &str) -> bool {
+    path == "/v2/sql"
         || (path.starts_with("/v2/connection/") && path.ends_with("/scan"))
+        || (path.starts_with("/v2/datamodel/") && (path.ends_with("/plan") || path.ends_with("/validate")))
+}
+
+/// Uploads are told apart by their own record.
+fn is_exempt(path: &str) -> bool {
+    path.starts_with("/v2/upload") || is_question(path)
 }
 
 /// The middleware; behind `authorize`, since a key belongs to its caller.
@@ -119,6 +123,11 @@ async fn once(app: &App, caller: &Caller, key: &str, request: Request, next: Nex
             return Err(ApiError::conflict("under-way", "the first request with this Idempotency-Key is under way")
                 .with_hint("wait a moment and repeat it"));
         }
+        Claim::Lost => {
+            let message = "the first request with this Idempotency-Key got no answer: its process ended before";
+            return Err(ApiError::conflict("outcome-unknown", message)
+                .with_hint("look whether it was done, and if not send it with a new key"));
+        }
         Claim::Answered { status, answer: Some(answer) } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
             let headers = [("content-type", "application/json"), ("idempotent-replayed", "true")];
@@ -131,7 +140,9 @@ async fn once(app: &App, caller: &Caller, key: &str, request: Request, next: Nex
     }
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let status = response.status();
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+    // nothing was done, and another time it may be
+    let passing = [StatusCode::TOO_MANY_REQUESTS, StatusCode::CONFLICT, StatusCode::PRECONDITION_FAILED];
+    if status.is_server_error() || passing.contains(&status) {
         catalog.release_request(&caller.actor, key).await?;
         return Ok(response);
     }

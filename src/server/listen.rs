@@ -1,12 +1,18 @@
 //! The socket: which addresses are allowed, TLS, and the end.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use tokio_util::sync::CancellationToken;
 
 use super::{ServeError, ServeOptions};
+
+/// How long a request's head may take, and a connection may rest between two requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// See [`ServeOptions::check`].
 pub fn check(options: &ServeOptions) -> Result<(), ServeError> {
@@ -39,15 +45,24 @@ pub async fn serve(
         Some((certificate, key)) => {
             let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(ServeError::Tls)?;
             listening(address);
-            axum_server::from_tcp_rustls(listener, tls)?.handle(handle).serve(service).await
+            let mut server = axum_server::from_tcp_rustls(listener, tls)?;
+            hurry(server.http_builder());
+            server.handle(handle).serve(service).await
         }
         None => {
             listening(address);
-            axum_server::from_tcp(listener)?.handle(handle).serve(service).await
+            let mut server = axum_server::from_tcp(listener)?;
+            hurry(server.http_builder());
+            server.handle(handle).serve(service).await
         }
     };
     ender.abort();
     Ok(served?)
+}
+
+/// A client that does not send a whole head in time holds no connection.
+fn hurry(builder: &mut Builder<TokioExecutor>) {
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use super::answer::{ApiError, REQUEST_ID, X_REQUEST_ID};
+use super::idempotency;
 use crate::telemetry::http::Watched;
 
 /// How long a request may take until its answer begins.
@@ -28,7 +29,7 @@ pub async fn surround(request: Request, next: Next) -> Response {
     let span = watched.span();
     let limit = if route.starts_with(UPLOAD) { UPLOAD_TIMEOUT } else { TIMEOUT };
     let scoped = REQUEST_ID.scope(id.clone(), async {
-        let mut response = match tokio::time::timeout(limit, next.run(request)).await {
+        let mut response = match tokio::time::timeout(limit, to_its_end(&route, request, next)).await {
             Ok(response) => response,
             Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "it took too long")
                 .with_hint("ask for less at once")
@@ -46,6 +47,19 @@ pub async fn surround(request: Request, next: Next) -> Response {
         response
     });
     scoped.instrument(span).await
+}
+
+/// A change goes on when its caller is gone or tired of waiting: half of it would be worse than either end. A question
+/// is given up, with its query in the warehouse.
+async fn to_its_end(route: &str, request: Request, next: Next) -> Response {
+    if request.method().is_safe() || idempotency::is_question(route) {
+        return next.run(request).await;
+    }
+    let change = REQUEST_ID.scope(super::answer::request_id(), next.run(request)).in_current_span();
+    match tokio::spawn(change).await {
+        Ok(response) => response,
+        Err(error) => ApiError::internal(error).into_response(),
+    }
 }
 
 /// The caller's own id for the request, if it is harmless in a log; else a new one.

@@ -187,6 +187,8 @@ impl Uploads {
             return Err(UploadError::Empty);
         }
         let slot = self.slot().await?;
+        // the project may have changed while the body came in
+        let engine = self.engine();
         drop(arriving);
         let UploadRequest { stream, format, key, actor, .. } = request;
         // its own task: whoever asked for it may go away meanwhile

@@ -44,9 +44,11 @@ impl Metadata {
 /// What was read, and when.
 #[derive(Debug, Default)]
 pub struct Kept {
-    metadata: Mutex<Option<(DateTime<Utc>, Arc<Metadata>)>>,
-    keys: Mutex<Option<(DateTime<Utc>, Arc<Vec<Jwk>>)>>,
+    metadata: Mutex<Option<Dated<Arc<Metadata>>>>,
+    keys: Mutex<Option<Dated<Arc<Vec<Jwk>>>>>,
 }
+
+type Dated<T> = (DateTime<Utc>, T);
 
 /// Secrets and identities travel there: over TLS, or within this machine.
 pub fn check_url(text: &str) -> Result<Url, String> {

@@ -202,7 +202,9 @@ impl Provider {
             pending.retain(|_, pending| now < pending.until);
         }
         if pending.len() >= MOST_PENDING {
-            return Err(PeopleError::Busy.into());
+            // whoever floods this shuts out who began long ago, not who begins now
+            let oldest = pending.iter().min_by_key(|(_, pending)| pending.until).map(|(state, _)| *state);
+            oldest.map(|state| pending.remove(&state));
         }
         pending.insert(
             *Digest::of(&state).bytes(),

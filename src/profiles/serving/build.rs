@@ -182,8 +182,8 @@ fn push_records(writer: &mut SegmentWriter<1>, attributes: &[FieldRef], batch: &
     let columns: Vec<(Option<&ArrayRef>, _)> =
         attributes.iter().map(|field| (batch.column_by_name(field.name()), value_type(field))).collect();
     let (mut encoded, mut cell) = (Vec::new(), Vec::new());
-    for row in 0..batch.num_rows() {
-        RecordRow::begin(since[row], (hi.value(row), lo.value(row)), &mut encoded);
+    for (row, since) in since.iter().enumerate() {
+        RecordRow::begin(*since, (hi.value(row), lo.value(row)), &mut encoded);
         for (column, value_type) in &columns {
             cell.clear();
             match column {
@@ -205,10 +205,10 @@ fn push_identities(writer: &mut SegmentWriter<2>, field: u16, batch: &RecordBatc
     let founder = batch.column_by_name("founder").and_then(|column| column.as_boolean_opt());
     let founder = founder.ok_or_else(|| missing("founder"))?;
     let mut encoded = Vec::new();
-    for row in 0..batch.num_rows() {
+    for (row, created_at) in created.iter().copied().enumerate() {
         let (profile_id, value) = (ids.value(row), texts.value(row));
         let key = (hi.value(row), lo.value(row));
-        let (founder, created_at) = (founder.value(row), created[row]);
+        let founder = founder.value(row);
         IdentityRow { field, founder, created_at, key, profile_id, value }.encode(&mut encoded)?;
         writer.push([key.1 as u64, xxh3_64(profile_id.as_bytes())], &encoded)?;
     }

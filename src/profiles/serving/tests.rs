@@ -48,13 +48,13 @@ fn write_people(root: &Path, count: usize, step: i64) {
         let number = n as i64 + step * (n as i64 % 2);
         let row = json!({
             "email": format!(" P{n}@Example.com"),
-            "user_id": (n % 4 != 0).then(|| format!("u{n}")),
-            "note": (n % 7 != 0).then(|| notes[n % notes.len()]),
+            "user_id": (!n.is_multiple_of(4)).then(|| format!("u{n}")),
+            "note": (!n.is_multiple_of(7)).then(|| notes[n % notes.len()]),
             "n": number,
             "share": number as f64 / 7.0,
             "price": format!("{number}.50"),
             "exact": format!("{number}.000000001"),
-            "ok": n % 2 == 0,
+            "ok": n.is_multiple_of(2),
             "seen": format!("2026-01-31T12:00:{:02}.25Z", n % 60),
             "born": "1999-12-31",
             "tags": ["a", notes[n % notes.len()]],

@@ -33,6 +33,9 @@ pub(super) struct Staged {
     pub(super) schema: SchemaRef,
 }
 
+/// The number of the identity field, its text and its hash.
+type RowKey = (usize, String, u128);
+
 impl Engine {
     /// Writes the rows into the stream's staged files, and what identifies them into the spill.
     pub(super) async fn stage_rows(
@@ -104,14 +107,14 @@ impl Engine {
         Ok(Staged { files: writer.finish().await?, rows: spill, schema })
     }
 
-    /// The identity of each row that finds or founds its profile: the number of the field, its text and its hash.
+    /// The identity of each row that finds or founds its profile.
     fn keys(
         &self,
         columns: &[ArrayRef],
         positions: &[Option<usize>],
         rows: usize,
-    ) -> Result<Vec<Option<(usize, String, u128)>>, UploadError> {
-        let mut keys: Vec<Option<(usize, String, u128)>> = vec![None; rows];
+    ) -> Result<Vec<Option<RowKey>>, UploadError> {
+        let mut keys: Vec<Option<RowKey>> = vec![None; rows];
         for (number, (field, position)) in self.project.identities.iter().zip(positions).enumerate() {
             let Some(position) = position else { continue };
             let (values, hashes) = normalized_keys(&columns[*position], &field.normalize)?;
@@ -132,7 +135,7 @@ fn spill_rows(
     spill: &Spill,
     columns: &[ArrayRef],
     positions: &[Option<usize>],
-    keys: &[Option<(usize, String, u128)>],
+    keys: &[Option<RowKey>],
 ) -> Result<(), UploadError> {
     let part = |field: usize, hash: u128| field * PARTS + (hash >> (128 - PART_BITS)) as usize;
     let mut order: Vec<(usize, u32)> = Vec::with_capacity(keys.len());

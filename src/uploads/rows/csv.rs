@@ -212,7 +212,10 @@ mod tests {
     use super::*;
     use arrow::array::{Array, AsArray};
 
-    fn read(text: &[u8]) -> (Vec<(u64, Vec<Option<String>>)>, Vec<(u64, String)>) {
+    /// Line and cells.
+    type Read = Vec<(u64, Vec<Option<String>>)>;
+
+    fn read(text: &[u8]) -> (Read, Vec<(u64, String)>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let mut csv = Csv::open(file.path(), &[]).unwrap();

@@ -15,6 +15,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Component, Path, PathBuf};
 
+use object_store::ObjectStoreScheme;
 use url::{Host, Url};
 
 use crate::config::{Project, StoreLocation};
@@ -97,8 +98,7 @@ impl<'a> Confines<'a> {
             return Err(("outside-project", format!("cannot be a `{}://` URL", url.scheme()), hint()));
         }
         if let StoreLocation::ObjectStore(own) = &self.project.store
-            && own.host_str() == url.host_str()
-            && overlap(Path::new(own.path()), Path::new(url.path()))
+            && same_store(own, &url)
         {
             let why = "leads to this project's own state".to_string();
             return Err(("own-state", why, "profiles are queried through /v2/sql, with its own permission".into()));
@@ -155,10 +155,6 @@ fn real(path: &Path) -> Option<PathBuf> {
     }
 }
 
-fn overlap(a: &Path, b: &Path) -> bool {
-    a.starts_with(b) || b.starts_with(a)
-}
-
 fn is_http(provider: &str, parameter: &str, value: &str) -> bool {
     OVER_HTTP.contains(&(provider, parameter)) || value.starts_with("http://") || value.starts_with("https://")
 }
@@ -198,6 +194,20 @@ fn address(policy: &AddressPolicy, value: &str) -> Result<(), Refusal> {
         return refused("has to be reached over https".into());
     }
     Ok(())
+}
+
+/// Do two URLs lead to places of one store of which one holds the other? As the store reads them: paths are decoded, and
+/// Azure writes one container in several ways, so there only the paths count.
+fn same_store(own: &Url, other: &Url) -> bool {
+    let (Ok((scheme, path)), Ok((other_scheme, other_path))) =
+        (ObjectStoreScheme::parse(own), ObjectStoreScheme::parse(other))
+    else {
+        // what cannot be read cannot be told apart either
+        return true;
+    };
+    let near =
+        scheme == other_scheme && (own.host_str() == other.host_str() || scheme == ObjectStoreScheme::MicrosoftAzure);
+    near && (path.prefix_matches(&other_path) || other_path.prefix_matches(&path))
 }
 
 #[cfg(test)]

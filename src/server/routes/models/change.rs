@@ -80,7 +80,7 @@ fn exists(slug: &str) -> ApiError {
 pub async fn create(app: &App, caller: &Caller, new: &NewDataModel) -> Result<Entry, ApiError> {
     let stored = unsaved(app, caller, new)?;
     tried(app, &stored, new).await?.ask(&app.service.engine()).await?;
-    let _turn = app.models.changing.lock().await;
+    let _turn = app.connections.change().await;
     tried(app, &stored, new).await?;
     let details = json!({ "definition": stored.definition, "sql": told(new.sql.clone().into()) });
     let event = Event::new(stored.created_at, Subject::model(&stored.id), "created", "the model was created")
@@ -154,7 +154,7 @@ pub async fn update(
     if asks_warehouse(&stored, &new) {
         trial.ask(&engine).await?;
     }
-    let _turn = app.models.changing.lock().await;
+    let _turn = app.connections.change().await;
     let engine = app.service.engine();
     Trial::of(&engine, engine.catalog.definitions().await?, &new, sent_period)?;
     if !engine.catalog.replace_definition(DefinitionKind::Model, &new, &told_change(&stored, &new)).await? {
@@ -222,7 +222,7 @@ fn told(text: Value) -> Value {
 
 /// Deletes a model. Its record store stays, and is shown to nobody: as it is for a model whose files were deleted.
 pub async fn delete(app: &App, caller: &Caller, slug: &str, if_match: IfMatch) -> Result<DeleteStatus, ApiError> {
-    let _turn = app.models.changing.lock().await;
+    let _turn = app.connections.change().await;
     let engine = app.service.engine();
     let stored = engine.catalog.definition(DefinitionKind::Model, slug).await?;
     let in_files = engine.project.models.get(slug).filter(|model| model.in_files);

@@ -254,15 +254,8 @@ pub fn faults(errors: &[ConfigError], definition: &Definition, sent_period: bool
 }
 
 fn say(error: &ConfigError, fault: &mut Fault, definition: &Definition, sent_period: bool) {
-    let words = |text: &str| {
-        let text =
-            text.replace("`external_key:`", "`joined_to.foreign_key`").replace("`primary_key:`", "`primary_keys`");
-        let text = text.replace("`external_key`", "`joined_to.foreign_key`").replace("`primary_key`", "`primary_keys`");
-        let text = text.replace("the connections of cloud-connect.yml", "the connections");
-        if sent_period { text.replace("`schedule`", "`sync_period`") } else { text }
-    };
-    fault.message = words(&fault.message);
-    fault.hint = fault.hint.as_deref().map(words);
+    fault.message = api_words(&fault.message, sent_period);
+    fault.hint = fault.hint.as_deref().map(|hint| api_words(hint, sent_period));
     let field = if error.file.ends_with("sql") {
         Some("sql")
     } else if matches!(error.code, "invalid-slug" | "slug-used-twice") {
@@ -281,6 +274,14 @@ fn say(error: &ConfigError, fault: &mut Fault, definition: &Definition, sent_per
         }
         .to_string()
     });
+}
+
+/// The files' names of fields become the API's.
+fn api_words(text: &str, sent_period: bool) -> String {
+    let text = text.replace("`external_key:`", "`joined_to.foreign_key`").replace("`primary_key:`", "`primary_keys`");
+    let text = text.replace("`external_key`", "`joined_to.foreign_key`").replace("`primary_key`", "`primary_keys`");
+    let text = text.replace("the connections of cloud-connect.yml", "the connections");
+    if sent_period { text.replace("`schedule`", "`sync_period`") } else { text }
 }
 
 /// The key whose entry stands at that column (in characters, from 1) of the definition's JSON; none for the whole.

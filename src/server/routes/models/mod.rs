@@ -32,8 +32,6 @@ use crate::server::state::App;
 /// What the handlers share over requests.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Held from the last judgement of a change until it is in use.
-    changing: tokio::sync::Mutex<()>,
     stores: stores::RecordStores,
     plans: plan::Plans,
 }

@@ -1,6 +1,7 @@
 //! SQL over profiles: one statement that reads, with limits on rows, bytes, time and memory.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 
 use crate::catalog::AsOf;
@@ -159,9 +161,8 @@ pub async fn query(State(app): State<App>, caller: Caller, Json(query): Json<Sql
         RowFormat::Ndjson => "application/x-ndjson",
         RowFormat::Csv => "text/csv; charset=utf-8",
     };
-    let lines =
-        lines(Lines { stream, rest: None, format: query.format, left: limit, deadline, begun: false, _slot: slot });
-    let mut response = Response::new(Body::from_stream(lines));
+    let lines = lines(Lines { stream, rest: None, format: query.format, left: limit, begun: false });
+    let mut response = Response::new(Body::from_stream(within(deadline, slot, lines)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }
@@ -215,10 +216,38 @@ struct Lines {
     rest: Option<RecordBatch>,
     format: RowFormat,
     left: u64,
-    deadline: Instant,
     begun: bool,
-    /// Held until the last row is out.
-    _slot: Slot,
+}
+
+/// The lines until the deadline, written by a task of their own: a client that does not read holds neither the query nor
+/// the slot longer than that. Lines that were cut short end with an error, so that nobody takes them for whole.
+fn within(
+    deadline: Instant,
+    slot: Slot,
+    lines: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(2);
+    let whole = Arc::new(AtomicBool::new(false));
+    let written = Arc::clone(&whole);
+    tokio::spawn(async move {
+        let _slot = slot;
+        let mut lines = std::pin::pin!(lines);
+        let all = async {
+            while let Some(line) = lines.next().await {
+                if sender.send(line?).await.is_err() {
+                    return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+                }
+            }
+            Ok(())
+        };
+        if matches!(tokio::time::timeout_at(deadline, all).await, Ok(Ok(()))) {
+            written.store(true, Ordering::Release);
+        }
+    });
+    let end = futures::stream::once(async move {
+        if whole.load(Ordering::Acquire) { None } else { Some(Err(std::io::Error::from(std::io::ErrorKind::TimedOut))) }
+    });
+    ReceiverStream::new(receiver).map(Ok).chain(end.filter_map(std::future::ready))
 }
 
 /// Each batch as text. An error ends the connection before the end of the body, so that nobody takes it for whole.
@@ -227,13 +256,10 @@ fn lines(lines: Lines) -> impl Stream<Item = std::io::Result<Bytes>> {
         let next = match lines.rest.take() {
             _ if lines.left == 0 => None,
             Some(rest) => Some(rest),
-            None => tokio::time::timeout_at(lines.deadline, lines.stream.try_next())
-                .await
-                .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
-                .map_err(|error| {
-                    tracing::info!(%error, "a streamed query failed");
-                    std::io::Error::other("the query failed")
-                })?,
+            None => lines.stream.try_next().await.map_err(|error| {
+                tracing::info!(%error, "a streamed query failed");
+                std::io::Error::other("the query failed")
+            })?,
         };
         let batch = match next {
             Some(batch) => {
