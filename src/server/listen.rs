@@ -43,6 +43,8 @@ pub async fn serve(
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = match &options.tls {
         Some((certificate, key)) => {
+            // two providers are compiled in, so one has to be named; an error means that one is set already
+            let _ = rustls::crypto::ring::default_provider().install_default();
             let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(ServeError::Tls)?;
             listening(address);
             let mut server = axum_server::from_tcp_rustls(listener, tls)?;

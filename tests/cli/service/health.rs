@@ -68,6 +68,27 @@ fn files_that_change_are_read_and_faulty_ones_leave_the_last_good_ones_in_use() 
 }
 
 #[test]
+fn it_speaks_tls_with_the_certificate_that_it_is_given() {
+    let project = Project::new();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap();
+    project.write("tls/cert.pem", &made.cert.pem());
+    project.write("tls/key.pem", &made.signing_key.serialize_pem());
+    let file = |name: &str| project.path().join("tls").join(name).display().to_string();
+    let service = Service::start_with(&project, &["--tls-cert", &file("cert.pem"), "--tls-key", &file("key.pem")], &[]);
+    assert!(service.url.starts_with("https://"), "{}", service.url);
+    let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder().add_root_certificate(trusted).no_proxy().build().unwrap();
+    let status = service
+        .runtime
+        .block_on(async { client.get(format!("{}/readyz", service.url)).send().await.unwrap().status().as_u16() });
+    assert_eq!(status, 200);
+    assert!(
+        service.runtime.block_on(async { service.client.get(format!("{}/readyz", service.url)).send().await }).is_err(),
+        "a client that does not know the certificate is not talked to in the clear"
+    );
+}
+
+#[test]
 fn an_address_that_others_reach_is_refused_without_tls() {
     let project = Project::new();
     let refused = project.cc(&["serve", "--listen", "0.0.0.0:0"]);
