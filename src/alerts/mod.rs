@@ -33,7 +33,6 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -69,7 +68,6 @@ pub trait Surroundings: Send + Sync + 'static {
 /// The running task.
 #[derive(Debug)]
 pub struct Alerts {
-    wake: Arc<Notify>,
     stop: CancellationToken,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     tests: DefaultKeyedRateLimiter<String>,
@@ -90,21 +88,16 @@ impl Alerts {
     /// Starts the task, after a first look: what happens from now on is told. `interval`: how often it looks by itself;
     /// None: every ten seconds.
     pub async fn start(surroundings: Arc<dyn Surroundings>, interval: Option<Duration>) -> Self {
-        let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let stop = CancellationToken::new();
         let interval = interval.unwrap_or(INTERVAL);
         let mut worker = Worker { surroundings, interval, outgoing: None, reconciler: Reconciler::default() };
         if let Err(error) = worker.reconcile().await {
             tracing::error!(%error, "alerts could not be looked after, and will be again");
         }
-        let task = tokio::spawn(worker.work(Arc::clone(&wake), stop.clone()));
+        let task = tokio::spawn(worker.work(stop.clone()));
         let quota = Quota::with_period(TEST_EVERY).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
         let tests = RateLimiter::keyed(quota.allow_burst(TESTS_AT_ONCE));
-        Self { wake, stop, task: tokio::sync::Mutex::new(Some(task)), tests }
-    }
-
-    /// Something happened: look now.
-    pub fn wake(&self) {
-        self.wake.notify_one();
+        Self { stop, task: tokio::sync::Mutex::new(Some(task)), tests }
     }
 
     /// Sends a test message, now and once. `by`: who asks for it.
@@ -157,14 +150,13 @@ enum LookError {
 }
 
 impl Worker {
-    async fn work(mut self, wake: Arc<Notify>, stop: CancellationToken) {
+    async fn work(mut self, stop: CancellationToken) {
         loop {
             let wait = tokio::select! {
                 wait = self.look() => wait,
                 () = stop.cancelled() => return,
             };
             tokio::select! {
-                () = wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return,
             }

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Catalog, CatalogError};
+use super::definitions::{self, DefinitionKind, StoredDefinition};
+use super::{Catalog, CatalogError, events};
 use crate::events::Event;
 
 /// An authorization, still sealed.
@@ -26,6 +27,26 @@ pub struct SealedAuthorization {
     pub updated_at: DateTime<Utc>,
     /// Counts up with every change; 0 before it is stored.
     pub revision: i64,
+}
+
+impl SealedAuthorization {
+    /// A new one that holds nothing yet.
+    pub fn new(id: String, provider: String, label: String, by: &str, now: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            provider,
+            label,
+            description: String::new(),
+            parameters: Vec::new(),
+            key_id: String::new(),
+            sealed: Vec::new(),
+            created_by: by.to_string(),
+            created_at: now,
+            updated_by: by.to_string(),
+            updated_at: now,
+            revision: 1,
+        }
+    }
 }
 
 impl std::fmt::Debug for SealedAuthorization {
@@ -63,16 +84,17 @@ impl Catalog {
         .bind(new.created_at.timestamp_micros())
         .execute(&mut *tx)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        super::events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        events::commit_if(done.rows_affected() > 0, tx, event).await
     }
 
-    /// Replaces an authorization with its event, if it is still of that revision; false when it is not.
-    pub async fn replace_authorization(&self, new: &SealedAuthorization, event: &Event) -> Result<bool, CatalogError> {
+    /// Replaces an authorization with its event, and the connections that are others by that with theirs: all of them, if
+    /// all are still of that revision; false when one is not.
+    pub async fn replace_authorization(
+        &self,
+        new: &SealedAuthorization,
+        event: &Event,
+        connections: &[(StoredDefinition, Event)],
+    ) -> Result<bool, CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let done = sqlx::query(
             "UPDATE authorizations SET label = ?2, description = ?3, parameters = ?4, key_id = ?5, sealed = ?6,
@@ -93,21 +115,20 @@ impl Catalog {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        super::events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        for (connection, event) in connections {
+            if !definitions::replace(&mut tx, DefinitionKind::Connection, connection).await? {
+                return Ok(false);
+            }
+            events::insert(&mut tx, event).await?;
+        }
+        events::commit_if(true, tx, event).await
     }
 
     /// Removes an authorization with its event; false when there is none.
     pub async fn remove_authorization(&self, id: &str, event: &Event) -> Result<bool, CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let done = sqlx::query("DELETE FROM authorizations WHERE id = ?1").bind(id).execute(&mut *tx).await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        super::events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        events::commit_if(done.rows_affected() > 0, tx, event).await
     }
 
     /// Stores the same secrets under another key: all of them, or none.
@@ -122,7 +143,7 @@ impl Catalog {
                 .execute(&mut *tx)
                 .await?;
         }
-        super::events::insert(&mut tx, event).await?;
+        events::insert(&mut tx, event).await?;
         tx.commit().await?;
         Ok(())
     }

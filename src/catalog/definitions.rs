@@ -1,10 +1,10 @@
 //! Connections and models that were made through the API.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
 
-use super::{Catalog, CatalogError};
+use super::{Catalog, CatalogError, events};
 use crate::events::Event;
 
 /// What a definition defines.
@@ -97,12 +97,7 @@ impl Catalog {
         .bind(new.created_at.timestamp_micros())
         .execute(&mut *tx)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        super::events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        events::commit_if(done.rows_affected() > 0, tx, event).await
     }
 
     /// Replaces a definition with its event, if it is still of that revision; false when it is not.
@@ -113,29 +108,8 @@ impl Catalog {
         event: &Event,
     ) -> Result<bool, CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let done = sqlx::query(
-            "UPDATE definitions SET definition = ?3, sql = ?4, label = ?5, description = ?6, auth_ids = ?7,
-                    updated_by = ?8, updated_at = ?9, revision = revision + 1
-             WHERE kind = ?1 AND id = ?2 AND revision = ?10",
-        )
-        .bind(kind.as_str())
-        .bind(&new.id)
-        .bind(serde_json::to_string(&new.definition)?)
-        .bind(&new.sql)
-        .bind(&new.label)
-        .bind(&new.description)
-        .bind(serde_json::to_string(&new.auth_ids)?)
-        .bind(&new.updated_by)
-        .bind(new.updated_at.timestamp_micros())
-        .bind(new.revision)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        super::events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        let replaced = replace(&mut tx, kind, new).await?;
+        events::commit_if(replaced, tx, event).await
     }
 
     /// Removes a definition with its event; false when there is none.
@@ -146,13 +120,34 @@ impl Catalog {
             .bind(id)
             .execute(&mut *tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        super::events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        events::commit_if(done.rows_affected() > 0, tx, event).await
     }
+}
+
+/// Replaces a definition within a transaction, if it is still of that revision; false when it is not.
+pub(super) async fn replace(
+    connection: &mut SqliteConnection,
+    kind: DefinitionKind,
+    new: &StoredDefinition,
+) -> Result<bool, CatalogError> {
+    let done = sqlx::query(
+        "UPDATE definitions SET definition = ?3, sql = ?4, label = ?5, description = ?6, auth_ids = ?7,
+                updated_by = ?8, updated_at = ?9, revision = revision + 1
+         WHERE kind = ?1 AND id = ?2 AND revision = ?10",
+    )
+    .bind(kind.as_str())
+    .bind(&new.id)
+    .bind(serde_json::to_string(&new.definition)?)
+    .bind(&new.sql)
+    .bind(&new.label)
+    .bind(&new.description)
+    .bind(serde_json::to_string(&new.auth_ids)?)
+    .bind(&new.updated_by)
+    .bind(new.updated_at.timestamp_micros())
+    .bind(new.revision)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 fn definition_of(row: &SqliteRow) -> Result<StoredDefinition, CatalogError> {

@@ -1,8 +1,8 @@
 //! The audit trail's table.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite, Transaction};
 
 use super::{Catalog, CatalogError};
 use crate::events::{Event, Subject, SubjectKind};
@@ -14,12 +14,8 @@ pub struct EventFilter {
     pub kind: Option<SubjectKind>,
     pub subject: Option<String>,
     pub verb: Option<String>,
-    /// Only those with a larger id.
-    pub after: Option<i64>,
     /// Only those with a smaller id.
     pub before: Option<i64>,
-    /// Oldest first; else newest first.
-    pub ascending: bool,
     pub limit: u32,
 }
 
@@ -30,18 +26,12 @@ impl Catalog {
         insert(&mut connection, event).await
     }
 
-    /// The events that a filter lets through.
+    /// The events that a filter lets through, newest first.
     pub async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, CatalogError> {
-        let statement = if filter.ascending {
-            include_str!("../../sql/catalog/events_ascending.sql")
-        } else {
-            include_str!("../../sql/catalog/events_descending.sql")
-        };
-        let rows = sqlx::query(statement)
+        let rows = sqlx::query(include_str!("../../sql/catalog/events.sql"))
             .bind(filter.kind.map(SubjectKind::as_str))
             .bind(&filter.subject)
             .bind(&filter.verb)
-            .bind(filter.after)
             .bind(filter.before)
             .bind(filter.limit)
             .fetch_all(&self.pool)
@@ -72,6 +62,19 @@ pub(super) async fn insert(connection: &mut sqlx::SqliteConnection, event: &Even
     .execute(connection)
     .await?;
     Ok(done.last_insert_rowid())
+}
+
+/// Commits a change with its event; false, and nothing happens, when there was nothing to change.
+pub(super) async fn commit_if(
+    changed: bool,
+    mut tx: Transaction<'_, Sqlite>,
+    event: &Event,
+) -> Result<bool, CatalogError> {
+    if changed {
+        insert(&mut tx, event).await?;
+        tx.commit().await?;
+    }
+    Ok(changed)
 }
 
 /// What the trail says of a run's end.

@@ -25,6 +25,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use publications::Published;
+use publications::Versions;
 
 use crate::store::{Cut, TableId, Version};
 use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
@@ -161,18 +162,12 @@ impl Catalog {
         .execute(&mut *tx)
         .await?;
         if let Some(version) = publication.records_version {
-            sqlx::query(
-                "INSERT INTO publications (run_id, model, published_at, records_version, identities_version, changes_version)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (model, records_version) DO NOTHING",
-            )
-            .bind(&report.run_id)
-            .bind(&report.model)
-            .bind(finished)
-            .bind(version as i64)
-            .bind(publication.identities_version.map(|v| v as i64))
-            .bind(publication.changes_version.map(|v| v as i64))
-            .execute(&mut *tx)
-            .await?;
+            let versions = Versions {
+                records: version,
+                identities: publication.identities_version,
+                changes: publication.changes_version,
+            };
+            publications::insert(&mut tx, &report.run_id, &report.model, finished, versions).await?;
         }
         let compared = matches!(report.status, RunStatus::Published | RunStatus::Unchanged | RunStatus::Held);
         let mut superseded = Vec::new();

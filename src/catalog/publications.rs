@@ -1,8 +1,9 @@
 //! What was published, in order.
 
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 
 use super::{Catalog, CatalogError};
+use crate::store::Version;
 
 /// A publication: what one run made visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,38 @@ pub struct Published {
     pub seq: i64,
     /// The run's, or the upload's.
     pub run_id: String,
+}
+
+/// The tables' versions that a publication makes visible.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Versions {
+    pub records: Version,
+    pub identities: Option<Version>,
+    pub changes: Option<Version>,
+}
+
+/// Records a publication within a transaction. Repeating it changes nothing. `table`: the model's slug, or a stream's
+/// folder; `at`: microseconds.
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    run_id: &str,
+    table: &str,
+    at: i64,
+    versions: Versions,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO publications (run_id, model, published_at, records_version, identities_version, changes_version)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (model, records_version) DO NOTHING",
+    )
+    .bind(run_id)
+    .bind(table)
+    .bind(at)
+    .bind(versions.records as i64)
+    .bind(versions.identities.map(|v| v as i64))
+    .bind(versions.changes.map(|v| v as i64))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 impl Catalog {

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::publications::{self, Versions};
 use super::{Catalog, CatalogError, events};
 use crate::events::{Event, Subject, SubjectKind};
 use crate::store::{TableId, Version};
@@ -97,18 +98,13 @@ impl Catalog {
         .execute(&mut *tx)
         .await?;
         if let Some(version) = publication.stream_version {
-            sqlx::query(
-                "INSERT INTO publications (run_id, model, published_at, records_version, identities_version, changes_version)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (model, records_version) DO NOTHING",
-            )
-            .bind(&report.id)
-            .bind(TableId::Stream(report.stream.clone()).folder())
-            .bind(finished)
-            .bind(version as i64)
-            .bind(publication.identities_version.map(|v| v as i64))
-            .bind(publication.changes_version.map(|v| v as i64))
-            .execute(&mut *tx)
-            .await?;
+            let table = TableId::Stream(report.stream.clone()).folder();
+            let versions = Versions {
+                records: version,
+                identities: publication.identities_version,
+                changes: publication.changes_version,
+            };
+            publications::insert(&mut tx, &report.id, &table, finished, versions).await?;
         }
         if let Some(until) = publication.collected_until {
             sqlx::query("DELETE FROM collected WHERE stream = ?1 AND id <= ?2")

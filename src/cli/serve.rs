@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use super::{CliError, Context, Outcome, output};
 use crate::alerts::Alerts;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::people::People;
 use crate::people::oidc::Provider;
 use crate::profiles::serving::ProfileService;
@@ -74,14 +74,20 @@ pub struct Serve {
 
 impl Serve {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
+        let clock = clock::of_process();
         let telemetry = TelemetryOptions { log_format: self.log_format, ansi: output::color_stderr() };
-        let telemetry = Arc::new(telemetry::install(telemetry, &*clock::of_process())?);
-        let served = self.serve(context, Arc::clone(&telemetry)).await;
+        let telemetry = Arc::new(telemetry::install(telemetry, &*clock)?);
+        let served = self.serve(context, clock, Arc::clone(&telemetry)).await;
         telemetry.shutdown().await;
         served
     }
 
-    async fn serve(&self, context: &Context, telemetry: Arc<Telemetry>) -> Result<Outcome, CliError> {
+    async fn serve(
+        &self,
+        context: &Context,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Outcome, CliError> {
         let project = context.load()?;
         let options = ServeOptions {
             listen: self.listen,
@@ -104,7 +110,7 @@ impl Serve {
             memory_limit: context.memory_limit(&project),
             max_runs: usize::from(self.max_runs),
         };
-        let provider = Provider::of(&project, clock::of_process())
+        let provider = Provider::of(&project, Arc::clone(&clock))
             .map_err(|e| CliError::usage(e.to_string(), "docs/security.md tells how to set an identity provider up"))?;
         let public_url = project.service.public_url.clone();
         let limits = Limits {
@@ -114,7 +120,7 @@ impl Serve {
             late_after: self.late_after,
         };
         let stop = context.cancel.clone();
-        let service = Service::open(project, service_options, clock::of_process()).await?;
+        let service = Service::open(project, service_options, clock).await?;
         let scheduler = Scheduler::open(service.clone(), SchedulerOptions { limits }).await?;
         let engines = service.clone();
         let profiles = Arc::new(ProfileService::new(Box::new(move || engines.engine())));

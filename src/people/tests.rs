@@ -50,11 +50,10 @@ impl World {
         let filter = EventFilter {
             kind: Some(SubjectKind::User),
             subject: Some(id.into()),
-            ascending: true,
             limit: 100,
             ..EventFilter::default()
         };
-        self.people.catalog.events(&filter).await.unwrap().into_iter().map(|event| event.verb).collect()
+        self.people.catalog.events(&filter).await.unwrap().into_iter().rev().map(|event| event.verb).collect()
     }
 }
 

@@ -73,9 +73,9 @@ impl Shop {
 
     /// Verb and actor, oldest first.
     async fn events(&self) -> Vec<(String, String)> {
-        let filter = EventFilter { ascending: true, limit: 100, ..EventFilter::default() };
+        let filter = EventFilter { limit: 100, ..EventFilter::default() };
         let events = self.engine().catalog.events(&filter).await.unwrap();
-        events.into_iter().map(|event| (event.verb, event.actor)).collect()
+        events.into_iter().rev().map(|event| (event.verb, event.actor)).collect()
     }
 
     async fn scheduler(self: &Arc<Self>) -> Scheduler {

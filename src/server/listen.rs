@@ -1,4 +1,4 @@
-//! The socket: which addresses are allowed, TLS, and the end.
+//! The socket: TLS, patience with clients, and the end.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -14,21 +14,14 @@ use super::{ServeError, ServeOptions};
 /// How long a request's head may take, and a connection may rest between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// See [`ServeOptions::check`].
-pub fn check(options: &ServeOptions) -> Result<(), ServeError> {
-    if options.listen.ip().to_canonical().is_loopback() || options.is_https() {
-        return Ok(());
-    }
-    Err(ServeError::Unencrypted(options.listen))
-}
-
+/// Serves until `stop`, then lets running requests end within the grace period. `listening` is told the address.
 pub async fn serve(
     router: axum::Router,
     options: &ServeOptions,
     stop: CancellationToken,
     listening: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    check(options)?;
+    options.check()?;
     let refused = |error| ServeError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).map_err(refused)?;
     listener.set_nonblocking(true)?;
@@ -84,11 +77,11 @@ mod tests {
             grace: std::time::Duration::ZERO,
         };
         for safe in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
-            assert!(check(&at(safe)).is_ok(), "{safe}");
+            assert!(at(safe).check().is_ok(), "{safe}");
         }
         for open in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:8080", "[::ffff:10.0.0.1]:80"] {
-            assert!(matches!(check(&at(open)), Err(ServeError::Unencrypted(_))), "{open}");
-            assert!(check(&ServeOptions { behind_proxy: true, ..at(open) }).is_ok());
+            assert!(matches!(at(open).check(), Err(ServeError::Unencrypted(_))), "{open}");
+            assert!(ServeOptions { behind_proxy: true, ..at(open) }.check().is_ok());
         }
     }
 }

@@ -33,7 +33,6 @@ use std::time::Duration;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
@@ -45,6 +44,8 @@ use crate::scheduler::Scheduler;
 use crate::service::Service;
 use crate::telemetry::Telemetry;
 use crate::uploads::{UploadOptions, Uploads};
+pub use listen::serve;
+
 use answer::ApiError;
 use authorize::Requirements;
 use limits::Limits;
@@ -75,7 +76,10 @@ pub struct ServeOptions {
 impl ServeOptions {
     /// Refuses what would carry tokens and people's data over a network in the clear.
     pub fn check(&self) -> Result<(), ServeError> {
-        listen::check(self)
+        if self.listen.ip().to_canonical().is_loopback() || self.is_https() {
+            return Ok(());
+        }
+        Err(ServeError::Unencrypted(self.listen))
     }
 
     /// Do browsers reach it over https?
@@ -152,16 +156,6 @@ pub fn app(actors: Actors, options: ServeOptions) -> Result<(App, axum::Router),
         .layer(CompressionLayer::new().compress_when(worth_compressing()))
         .with_state(app.clone());
     Ok((app, router))
-}
-
-/// Serves until `stop`, then lets running requests end within the grace period. `listening` is told the address.
-pub async fn serve(
-    router: axum::Router,
-    options: &ServeOptions,
-    stop: CancellationToken,
-    listening: impl FnOnce(SocketAddr),
-) -> Result<(), ServeError> {
-    listen::serve(router, options, stop, listening).await
 }
 
 /// A looked-up profile is a kilobyte: compressing it costs more than sending it.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 use crate::alerts::Surroundings;
 use crate::catalog::{Catalog, CatalogError};
@@ -55,8 +55,6 @@ pub struct Service {
     options: ServiceOptions,
     /// One reload at a time: the later one sees what the earlier one did.
     reloading: Mutex<()>,
-    /// Counts up with every swapped engine.
-    changed: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Service {
@@ -66,20 +64,15 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Opens a project's state, and brings it to a consistent one after whatever happened before.
+    /// Opens a project's state as it was left. What was cut short gets its end from the scheduler, which knows that no
+    /// other service is at it.
     pub async fn open(
         project: Project,
         options: ServiceOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, SyncError> {
         let engine = Engine::open_for_runs(project, options.memory_limit, options.max_runs, clock).await?;
-        engine.recover().await?;
-        Ok(Arc::new(Self {
-            engine: RwLock::new(Arc::new(engine)),
-            options,
-            reloading: Mutex::default(),
-            changed: watch::Sender::new(0),
-        }))
+        Ok(Arc::new(Self { engine: RwLock::new(Arc::new(engine)), options, reloading: Mutex::default() }))
     }
 
     /// The engine of the newest project.
@@ -97,11 +90,6 @@ impl Service {
 
     pub fn options(&self) -> &ServiceOptions {
         &self.options
-    }
-
-    /// Changes whenever the project does.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
     }
 
     /// Reads the files anew. When they have faults, the last good ones stay in use.
@@ -131,7 +119,6 @@ impl Service {
 
     fn swap(&self, engine: Engine) {
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(engine);
-        self.changed.send_modify(|count| *count += 1);
     }
 
     /// Adds to the audit trail.

@@ -141,20 +141,7 @@ mod tests {
 
     fn authorization(id: &str) -> SealedAuthorization {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        SealedAuthorization {
-            id: id.into(),
-            provider: "postgres".into(),
-            label: id.into(),
-            description: String::new(),
-            parameters: Vec::new(),
-            key_id: String::new(),
-            sealed: Vec::new(),
-            created_by: "cli".into(),
-            created_at: now,
-            updated_by: "cli".into(),
-            updated_at: now,
-            revision: 1,
-        }
+        SealedAuthorization::new(id.into(), "postgres".into(), id.into(), "cli", now)
     }
 
     fn secrets() -> BTreeMap<String, SecretString> {

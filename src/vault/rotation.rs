@@ -140,20 +140,7 @@ mod tests {
         let keyring = Keyring::load(dir.path(), true).unwrap();
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         for id in ["one", "two"] {
-            let mut new = SealedAuthorization {
-                id: id.into(),
-                provider: "postgres".into(),
-                label: id.into(),
-                description: String::new(),
-                parameters: Vec::new(),
-                key_id: String::new(),
-                sealed: Vec::new(),
-                created_by: "cli".into(),
-                created_at: now,
-                updated_by: "cli".into(),
-                updated_at: now,
-                revision: 1,
-            };
+            let mut new = SealedAuthorization::new(id.into(), "postgres".into(), id.into(), "cli", now);
             let values = BTreeMap::from([("password".to_string(), SecretString::from(format!("secret of {id}")))]);
             seal(&keyring, &mut new, &values).unwrap();
             let event = Event::new(now, Subject::new(SubjectKind::Authorization, id), "created", "made");

@@ -85,12 +85,7 @@ impl Catalog {
         .bind(&event.actor)
         .execute(&mut *tx)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
+        events::commit_if(done.rows_affected() > 0, tx, event).await
     }
 
     pub async fn token_used(&self, id: &str, now: DateTime<Utc>) -> Result<(), CatalogError> {

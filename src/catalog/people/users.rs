@@ -38,17 +38,8 @@ impl Catalog {
         event: &Event,
     ) -> Result<bool, CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        if !insert(&mut tx, user, password_hash).await? {
-            return Ok(false);
-        }
-        events::insert(&mut tx, event).await?;
-        tx.commit().await?;
-        Ok(true)
-    }
-
-    pub async fn user_count(&self) -> Result<u64, CatalogError> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&self.pool).await?;
-        Ok(count.unsigned_abs())
+        let added = insert(&mut tx, user, password_hash).await?;
+        events::commit_if(added, tx, event).await
     }
 
     pub async fn user(&self, id: &str) -> Result<Option<UserWithPassword>, CatalogError> {

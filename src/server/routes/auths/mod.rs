@@ -156,12 +156,16 @@ async fn make(
     let new =
         New { id, provider, label: new.label.trim().to_string(), description: new.description, config: new.config };
     let made = sealing::make(app, caller, new).await?;
+    let revision = made.revision;
+    Ok(Answer::created(taken_over(app, made).await?).with_revision(revision))
+}
+
+/// Lets the service use what was stored, and shows it.
+async fn taken_over(app: &App, stored: SealedAuthorization) -> Result<AuthorizationView, ApiError> {
     app.service.reload_definitions().await?;
     let engine = app.service.engine();
-    let stored = engine.catalog.definitions().await?;
-    let revision = made.revision;
-    Ok(Answer::created(AuthorizationView::of(&engine, engine.project.vault.keyring(), &stored, made))
-        .with_revision(revision))
+    let definitions = engine.catalog.definitions().await?;
+    Ok(AuthorizationView::of(&engine, engine.project.vault.keyring(), &definitions, stored))
 }
 
 /// One authorization, without what it holds.
@@ -207,12 +211,8 @@ async fn update(
     let description = change.description.unwrap_or_else(|| old.description.clone());
     label(&new_label, &description)?;
     let changed = sealing::change(&app, &caller, old, new_label, description, &change.config).await?;
-    app.service.reload_definitions().await?;
-    let engine = app.service.engine();
-    let stored = engine.catalog.definitions().await?;
     let revision = changed.revision;
-    Ok(Answer::of(AuthorizationView::of(&engine, engine.project.vault.keyring(), &stored, changed))
-        .with_revision(revision))
+    Ok(Answer::of(taken_over(&app, changed).await?).with_revision(revision))
 }
 
 /// Remove an authorization. Refused while a connection uses it.

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::{subject, values};
 use crate::catalog::authorizations::SealedAuthorization;
-use crate::catalog::definitions::DefinitionKind;
 use crate::events::{Event, Subject, SubjectKind};
 use crate::server::answer::ApiError;
 use crate::server::extract::Caller;
@@ -56,20 +55,8 @@ pub async fn make(app: &App, caller: &Caller, new: New) -> Result<SealedAuthoriz
         None => free_id(&new.label, "authorization", taken),
     };
     let now = engine.clock.now();
-    let mut made = SealedAuthorization {
-        id: id.clone(),
-        provider: new.provider,
-        label: new.label,
-        description: new.description,
-        parameters: Vec::new(),
-        key_id: String::new(),
-        sealed: Vec::new(),
-        created_by: caller.actor.clone(),
-        created_at: now,
-        updated_by: caller.actor.clone(),
-        updated_at: now,
-        revision: 1,
-    };
+    let mut made = SealedAuthorization::new(id.clone(), new.provider, new.label, &caller.actor, now);
+    made.description = new.description;
     // from the choice of the key until what it sealed is stored, nobody may drop the key
     let _custody = Custody::take(engine.state_folder()).await.map_err(ApiError::internal)?;
     let keyring = Keyring::load(engine.state_folder(), true).map_err(|e| no_keys(&e))?;
@@ -133,18 +120,19 @@ pub async fn change(
     let event = Event::new(now, subject(id), "updated", format!("authorization `{id}` was changed"))
         .by(&caller.actor)
         .with(Value::Object(details));
-    if !engine.catalog.replace_authorization(&new, &event).await? {
-        return Err(ApiError::changed_meanwhile());
-    }
-    new.revision += 1;
-    for mut one in others {
+    let others = others.into_iter().map(|mut one| {
         (one.updated_by, one.updated_at) = (caller.actor.clone(), now);
         let message = format!("connection `{}`: the authorization `{id}` holds other parameters", one.id);
         let event = Event::new(now, Subject::new(SubjectKind::Connection, &one.id), "updated", message)
             .by(&caller.actor)
             .with(json!({ "authorization": id, "parameters": new.parameters }));
-        engine.catalog.replace_definition(DefinitionKind::Connection, &one, &event).await?;
+        (one, event)
+    });
+    let others: Vec<_> = others.collect();
+    if !engine.catalog.replace_authorization(&new, &event, &others).await? {
+        return Err(ApiError::changed_meanwhile());
     }
+    new.revision += 1;
     Ok(new)
 }
 

@@ -59,7 +59,7 @@ impl EventView {
         let limit = page.limit();
         // one more tells whether there is a next page
         let wanted = u32::try_from(limit + 1).unwrap_or(u32::MAX);
-        let filter = EventFilter { before, limit: wanted, ascending: false, ..filter };
+        let filter = EventFilter { before, limit: wanted, ..filter };
         let mut events = app.service.catalog().events(&filter).await?;
         let more = events.len() > limit;
         events.truncate(limit);

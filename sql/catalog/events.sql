@@ -3,7 +3,6 @@ FROM events
 WHERE (?1 IS NULL OR kind = ?1)
   AND (?2 IS NULL OR subject = ?2)
   AND (?3 IS NULL OR verb = ?3)
-  AND (?4 IS NULL OR id > ?4)
-  AND (?5 IS NULL OR id < ?5)
-ORDER BY id ASC
-LIMIT ?6
+  AND (?4 IS NULL OR id < ?4)
+ORDER BY id DESC
+LIMIT ?5
