@@ -104,13 +104,15 @@ impl Core {
         .await
     }
 
-    /// Reads the project anew when its files changed, or `retry` is asked for and they had faults. What is wrong is told
-    /// once.
+    /// Reads the project anew when its files changed, when it is behind the catalog, or when `retry` is asked for and
+    /// there were faults. What is wrong is told once.
     pub async fn look_at_files(&self, retry: bool) {
         let engine = self.engines.engine();
         let changed = self.watch.changed(&engine.project.root).await;
         let before = self.watch.fault();
-        if changed.is_none() && !(retry && before.is_some()) {
+        // a fault keeps it behind: that is tried again as rarely
+        let behind = before.is_none() && self.engines.is_behind();
+        if changed.is_none() && !behind && !(retry && before.is_some()) {
             return;
         }
         let first = changed.as_ref().is_some_and(|changed| changed.first);

@@ -53,6 +53,11 @@ pub trait Engines: Send + Sync + 'static {
     /// Reads the project's files anew. When they cannot be used, the project stays as it is; the error says why, for
     /// people.
     async fn reload(&self) -> Result<(), String>;
+
+    /// Does the project lack something that the catalog holds, since it could not be taken over?
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 /// How the scheduler goes about its work.

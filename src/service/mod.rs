@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -55,6 +56,8 @@ pub struct Service {
     options: ServiceOptions,
     /// One reload at a time: the later one sees what the earlier one did.
     reloading: Mutex<()>,
+    /// What the API changed is stored, and could not be taken over yet.
+    behind: AtomicBool,
 }
 
 impl std::fmt::Debug for Service {
@@ -72,7 +75,12 @@ impl Service {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, SyncError> {
         let engine = Engine::open_for_runs(project, options.memory_limit, options.max_runs, clock).await?;
-        Ok(Arc::new(Self { engine: RwLock::new(Arc::new(engine)), options, reloading: Mutex::default() }))
+        Ok(Arc::new(Self {
+            engine: RwLock::new(Arc::new(engine)),
+            options,
+            reloading: Mutex::default(),
+            behind: AtomicBool::new(false),
+        }))
     }
 
     /// The engine of the newest project.
@@ -105,15 +113,17 @@ impl Service {
             Err(faults) => return Err(ReloadError::Config(faults)),
         };
         let engine = self.engine().reloaded(Some(project)).await?;
+        self.behind.store(false, Ordering::Relaxed);
         self.swap(engine);
         Ok(())
     }
 
-    /// Takes over what the API changed in the catalog.
+    /// Takes over what the API changed in the catalog. What fails is tried again with the project's files.
     pub async fn reload_definitions(&self) -> Result<(), SyncError> {
         let _one = self.reloading.lock().await;
-        let engine = self.engine().reloaded(None).await?;
-        self.swap(engine);
+        let reloaded = self.engine().reloaded(None).await;
+        self.behind.store(reloaded.is_err(), Ordering::Relaxed);
+        self.swap(reloaded?);
         Ok(())
     }
 
@@ -143,6 +153,10 @@ impl Engines for Service {
 
     async fn reload(&self) -> Result<(), String> {
         self.reload_files().await.map_err(|e| e.to_string())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
     }
 }
 

@@ -101,3 +101,18 @@ fn an_address_that_others_reach_is_refused_without_tls() {
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.stderr.contains("another process listens there"), "{}", second.stderr);
 }
+
+#[test]
+fn what_is_stored_and_cannot_be_taken_over_yet_is_taken_over_later() {
+    let project = Project::with_people(&[person("ada", "Berlin", 1)]);
+    let service = Service::start(&project);
+    let keys = project.store().join("sealing.keys");
+    std::fs::write(&keys, "no key\n").unwrap();
+    let connection = json!({ "label": "Other files", "provider_slug": "local", "config": { "path": "data" } });
+    assert_eq!(service.post("/v2/connection", &connection).status, 500);
+    assert_eq!(service.get("/v2/connection/other_files/schema").error(404), "not-found");
+    service.wait_for("/readyz", |data| data["status"] == "degraded");
+    std::fs::remove_file(&keys).unwrap();
+    service.wait_for("/v2/connection/other_files/schema", |tables| tables[0]["table_name"] == "people");
+    service.wait_for("/readyz", |data| data["status"] == "ready");
+}
