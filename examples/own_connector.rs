@@ -265,6 +265,7 @@ impl Warehouse for Sqlite {
             name: row.get("name"),
             kind: row.get("type"),
             columns: u64::try_from(row.get::<i64, _>("columns")).ok(),
+            error: None,
         };
         Ok(rows.iter().map(info).collect())
     }

@@ -64,11 +64,14 @@ impl Connection {
                     return Ok(Outcome::Fine);
                 }
                 let mut shown = output::table(&["table", "kind", ">columns"]);
-                for table in tables {
+                for table in &tables {
                     let columns = table.columns.map_or_else(|| "—".into(), |n| n.to_string());
-                    shown.add_row(vec![table.name, table.kind, columns]);
+                    shown.add_row(vec![table.name.clone(), table.kind.clone(), columns]);
                 }
                 output::line(shown.to_string())?;
+                for error in tables.iter().filter_map(|table| table.error.as_ref()) {
+                    output::line(format!("✗ {error}"))?;
+                }
                 Ok(Outcome::Fine)
             }
             Command::Columns { connection, table } => {

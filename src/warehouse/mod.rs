@@ -112,6 +112,8 @@ pub struct TableInfo {
     pub kind: String,
     /// Number of columns, when it is known without a scan.
     pub columns: Option<u64>,
+    /// Why it cannot be read as it is, where asking for its columns tells.
+    pub error: Option<String>,
 }
 
 /// A column of a table.

@@ -156,6 +156,7 @@ pub async fn run(subject: &dyn Subject) {
     ask!(
         tests_step_by_step,
         lists_tables_and_columns,
+        counts_columns,
         carries_every_type,
         carries_an_all_null_column,
         carries_an_empty_result,
@@ -322,6 +323,16 @@ async fn lists_tables_and_columns(subject: &dyn Subject) -> Answer {
         |k| is_sql(k) || is_configuration(k),
         "no_such_table",
     )?;
+    Ok(true)
+}
+
+async fn counts_columns(subject: &dyn Subject) -> Answer {
+    let warehouse = connect(subject);
+    let (table, _) = subject.known_table();
+    let tables = text(warehouse.tables().await)?;
+    let listed = tables.iter().find(|t| t.name == table).and_then(|t| t.columns);
+    let there = text(warehouse.columns(&table).await)?.len() as u64;
+    ensure!(listed == Some(there), "`{table}` has {there} columns, not {listed:?}: {tables:?}");
     Ok(true)
 }
 

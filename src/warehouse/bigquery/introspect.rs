@@ -4,6 +4,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use gcp_bigquery_client::table::ListOptions;
 use reqwest::Method;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::api::{Api, Fault};
 use super::names::TableName;
@@ -14,6 +15,10 @@ use crate::warehouse::{ColumnInfo, TableInfo, WarehouseError};
 const PAGE: u64 = 1000;
 /// Datasets that are listed side by side.
 const AT_ONCE: usize = 8;
+/// The lists tell no columns: of so many tables at most each one is asked.
+const MOST_ASKED: usize = 200;
+/// Tables that are asked side by side.
+const ASKED_AT_ONCE: usize = 16;
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
@@ -40,6 +45,19 @@ struct Table {
     schema: TableSchema,
 }
 
+/// The same, of which only the number of fields matters.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Named {
+    schema: NamedSchema,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NamedSchema {
+    fields: Vec<IgnoredAny>,
+}
+
 const NO_BODY: Option<&()> = None;
 
 /// The tables and views of the default dataset; without one, of every dataset of the project.
@@ -49,7 +67,24 @@ pub(super) async fn tables(api: &Api) -> Result<Vec<TableInfo>, WarehouseError> 
         None => datasets(api).await?,
     };
     let lists = stream::iter(datasets).map(|(project, dataset)| tables_of(api, project, dataset)).buffered(AT_ONCE);
-    Ok(lists.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+    let tables: Vec<(TableName, String)> = lists.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+    let few = tables.len() <= MOST_ASKED;
+    let described = tables.into_iter().map(async |(name, kind)| {
+        let (columns, error) = if few { column_count(api, &name).await } else { (None, None) };
+        TableInfo { name: name.written(&api.config), kind, columns, error }
+    });
+    Ok(stream::iter(described).buffered(ASKED_AT_ONCE).collect().await)
+}
+
+/// The number of a table's columns, or why it is not told.
+async fn column_count(api: &Api, name: &TableName) -> (Option<u64>, Option<String>) {
+    let what = "the table's columns";
+    let path = [name.project.as_str(), "datasets", &name.dataset, "tables", &name.table];
+    let names_only = [("fields", "schema(fields(name))")];
+    match api.request::<Named>(what, Method::GET, &path, &names_only, NO_BODY).await {
+        Ok(table) => (Some(table.schema.fields.len() as u64), None),
+        Err(fault) => (None, Some(fault.into_error(what, None, &api.asker().await).message)),
+    }
 }
 
 async fn datasets(api: &Api) -> Result<Vec<(String, String)>, WarehouseError> {
@@ -72,7 +107,8 @@ async fn datasets(api: &Api) -> Result<Vec<(String, String)>, WarehouseError> {
     }
 }
 
-async fn tables_of(api: &Api, project: String, dataset: String) -> Result<Vec<TableInfo>, WarehouseError> {
+/// Names and kinds.
+async fn tables_of(api: &Api, project: String, dataset: String) -> Result<Vec<(TableName, String)>, WarehouseError> {
     let what = format!("the list of tables of `{dataset}`");
     let (mut found, mut page) = (Vec::new(), None::<String>);
     loop {
@@ -95,7 +131,7 @@ async fn tables_of(api: &Api, project: String, dataset: String) -> Result<Vec<Ta
             let reference = table.table_reference;
             let name =
                 TableName { project: reference.project_id, dataset: reference.dataset_id, table: reference.table_id };
-            TableInfo { name: name.written(&api.config), kind, columns: None }
+            (name, kind)
         }));
         match listed.next_page_token {
             Some(next) => page = Some(next),

@@ -3,6 +3,7 @@
 //!
 //! The statements hold no names: catalog and schema are fields of their requests.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,12 @@ use crate::warehouse::statement::ReadingStatement;
 use crate::warehouse::{ColumnInfo, TableInfo, WarehouseError, WarehouseErrorKind};
 
 const TABLES: &str = include_str!("../../../sql/warehouse/databricks/tables.sql");
+const COLUMN_COUNTS: &str = include_str!("../../../sql/warehouse/databricks/column_counts.sql");
 const SCHEMAS: &str = include_str!("../../../sql/warehouse/databricks/schemas.sql");
 const TABLES_OF_SCHEMA: &str = include_str!("../../../sql/warehouse/databricks/tables_of_schema.sql");
 
+/// In a catalog of many tables the warehouse may take minutes to count all columns: the list does without.
+const COUNTING: Duration = Duration::from_secs(15);
 /// Of a metastore without `information_schema`, so many schemas are listed.
 const MOST_SCHEMAS: usize = 200;
 
@@ -28,13 +32,34 @@ pub(super) async fn tables(api: &Api, limit: Option<Duration>) -> Result<Vec<Tab
     }
     let small = Small { text: TABLES, schema: None, sent: None };
     match api.rows(small, limit).await {
-        Ok(rows) => Ok(rows.iter().filter_map(|row| info(api, text(row, 0)?, text(row, 1)?, text(row, 2))).collect()),
+        Ok(rows) => {
+            let counts = column_counts(api, limit.map_or(COUNTING, |limit| limit.min(COUNTING))).await;
+            let counts = counts.unwrap_or_else(|error| {
+                tracing::debug!(%error, "the columns of the tables are not counted");
+                HashMap::new()
+            });
+            let info = |row: &Vec<Option<String>>| {
+                let (schema, name) = (text(row, 0)?, text(row, 1)?);
+                let columns = counts.get(&(schema.to_string(), name.to_string())).copied();
+                Some(TableInfo { columns, ..info(api, schema, name, text(row, 2)) })
+            };
+            Ok(rows.iter().filter_map(info).collect())
+        }
         // the workspace's default catalog may be the old metastore
         Err(e) if e.kind == WarehouseErrorKind::Sql && e.message.contains("NOT_FOUND") && catalog.is_none() => {
             tables_by_schema(api, limit).await
         }
         Err(e) => Err(e),
     }
+}
+
+/// The number of columns by schema and table.
+async fn column_counts(api: &Api, limit: Duration) -> Result<HashMap<(String, String), u64>, WarehouseError> {
+    let rows = api.rows(Small { text: COLUMN_COUNTS, schema: None, sent: None }, Some(limit)).await?;
+    let counted = |row: &Vec<Option<String>>| {
+        Some(((text(row, 0)?.to_string(), text(row, 1)?.to_string()), text(row, 2)?.parse().ok()?))
+    };
+    Ok(rows.iter().filter_map(counted).collect())
 }
 
 async fn tables_by_schema(api: &Api, limit: Option<Duration>) -> Result<Vec<TableInfo>, WarehouseError> {
@@ -59,7 +84,7 @@ async fn tables_by_schema(api: &Api, limit: Option<Duration>) -> Result<Vec<Tabl
             Ok(rows) => tables.extend(
                 rows.iter()
                     .filter(|row| text(row, 2) != Some("true"))
-                    .filter_map(|row| info(api, schema, text(row, 1)?, None)),
+                    .filter_map(|row| Some(info(api, schema, text(row, 1)?, None))),
             ),
             // a schema that this login may not use
             Err(e) if e.kind == WarehouseErrorKind::Configuration => tracing::debug!(%schema, error = %e, "left out"),
@@ -69,7 +94,7 @@ async fn tables_by_schema(api: &Api, limit: Option<Duration>) -> Result<Vec<Tabl
     Ok(tables)
 }
 
-fn info(api: &Api, schema: &str, name: &str, kind: Option<&str>) -> Option<TableInfo> {
+fn info(api: &Api, schema: &str, name: &str, kind: Option<&str>) -> TableInfo {
     let is_default = api.config.schema.as_deref().is_some_and(|s| s.eq_ignore_ascii_case(schema));
     let name = if is_default { quoted(name) } else { format!("{}.{}", quoted(schema), quoted(name)) };
     let kind = match kind.unwrap_or_default().to_ascii_uppercase().replace('_', " ").as_str() {
@@ -79,7 +104,7 @@ fn info(api: &Api, schema: &str, name: &str, kind: Option<&str>) -> Option<Table
         "EXTERNAL" | "FOREIGN" => "external table".to_string(),
         _ => "table".to_string(),
     };
-    Some(TableInfo { name, kind, columns: None })
+    TableInfo { name, kind, columns: None, error: None }
 }
 
 /// The columns of a table, named as in a query (`customers`, `sales.orders`, `` `odd name` ``).

@@ -137,7 +137,7 @@ impl Catalog {
         }
     }
 
-    /// Every table. One that cannot be opened is listed all the same, without its number of columns.
+    /// Every table. One that cannot be opened is listed all the same, with the reason.
     pub(super) async fn tables(&self, session: &SessionState) -> Result<Vec<TableInfo>, WarehouseError> {
         let listed: Vec<BoxFuture<'_, _>> =
             self.entries.keys().map(|name| self.described(session, name).boxed()).collect();
@@ -147,9 +147,17 @@ impl Catalog {
     }
 
     async fn described(&self, session: &SessionState, name: &str) -> Result<Option<TableInfo>, WarehouseError> {
-        let Some((entry, format)) = self.entry(name).await? else { return Ok(None) };
-        let columns = table::column_count(self, session, name, entry, format).await;
-        Ok(Some(TableInfo { name: quoted(name), kind: format.kind().into(), columns }))
+        let (kind, counted) = match self.entry(name).await {
+            Ok(Some((entry, format))) => (format.kind(), table::column_count(self, session, name, entry, format).await),
+            Ok(None) => return Ok(None),
+            Err(e) if e.is_retryable() => return Err(e),
+            Err(e) => ("unknown", Err(e)),
+        };
+        let (columns, error) = match counted {
+            Ok(columns) => (columns, None),
+            Err(e) => (None, Some(e.message)),
+        };
+        Ok(Some(TableInfo { name: quoted(name), kind: kind.into(), columns, error }))
     }
 
     /// There is no such table: says which there are.

@@ -193,7 +193,8 @@ impl Warehouse for LocalWarehouse {
         if !record("list tables", listed) {
             return steps;
         }
-        let Some(first) = tables.ok().and_then(|tables| tables.into_iter().next()) else {
+        let tables = tables.unwrap_or_default();
+        let Some(first) = tables.iter().find(|table| table.error.is_none()).or(tables.first()) else {
             record("read", Err(catalog::no_tables(&self.location.to_string())));
             return steps;
         };

@@ -151,26 +151,29 @@ pub(super) async fn folder_format(store: &dyn ObjectStore, folder: &Path) -> Res
     Ok(folder_files(store, folder).await?.first().map(|(_, format)| *format))
 }
 
-/// The number of columns where it costs no scan: from footers, logs and headers.
+/// The number of columns where it costs no scan: from footers, logs and headers. None: it would cost one.
 pub(super) async fn column_count(
     catalog: &Catalog,
     session: &dyn Session,
     name: &str,
     entry: &Entry,
     format: Format,
-) -> Option<u64> {
+) -> Result<Option<u64>, WarehouseError> {
     let count = match format {
-        Format::Parquet | Format::Delta => {
-            open(catalog, session, name, entry, format).await.ok()?.schema().fields().len()
-        }
+        Format::Parquet | Format::Delta => open(catalog, session, name, entry, format).await?.schema().fields().len(),
         Format::Csv { delimiter, compression } => {
-            let (files, partitions) = files(catalog, name, entry, format).await.ok()?;
-            let first = files.iter().find(|f| f.size > 0)?;
-            csv::header(&catalog.store(), first, delimiter, compression).await.ok()?.len() + partitions.len()
+            let (files, partitions) = files(catalog, name, entry, format).await?;
+            let first = files.iter().find(|f| f.size > 0).ok_or_else(|| no_columns(name))?;
+            csv::header(&catalog.store(), first, delimiter, compression).await?.len() + partitions.len()
         }
-        Format::Ndjson { .. } | Format::Json { .. } => return None,
+        Format::Ndjson { .. } | Format::Json { .. } => return Ok(None),
     };
-    u64::try_from(count).ok()
+    Ok(u64::try_from(count).ok())
+}
+
+fn no_columns(name: &str) -> WarehouseError {
+    WarehouseError::configuration(format!("table `{name}` has no columns: its files are empty"))
+        .with_hint("give it a header (CSV) or a row, or take it away")
 }
 
 /// Opens a table; text formats are read in full once to infer their schema.
@@ -187,8 +190,7 @@ pub(super) async fn open(
     }
     let (files, partitions) = files(catalog, name, entry, format).await?;
     if files.iter().all(|file| file.size == 0) {
-        return Err(WarehouseError::configuration(format!("table `{name}` has no columns: its files are empty"))
-            .with_hint("give it a header (CSV) or a row, or take it away"));
+        return Err(no_columns(name));
     }
     let in_table = |mut e: WarehouseError| {
         e.message = format!("table `{name}`: {}", e.message);

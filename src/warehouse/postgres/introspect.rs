@@ -19,6 +19,7 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<TableInfo>, Ware
                 name: row.try_get(0).map_err(unexpected)?,
                 kind: row.try_get(1).map_err(unexpected)?,
                 columns: u64::try_from(row.try_get::<_, i64>(2).map_err(unexpected)?).ok(),
+                error: None,
             })
         })
         .collect()

@@ -22,7 +22,9 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<TableInfo>, Ware
                 Some("base table") | None => "table".to_string(),
                 Some(other) => other.to_string(),
             };
-            Ok(TableInfo { name: row.try_get(0).map_err(unexpected)?, kind, columns: None })
+            let columns: Option<i64> = row.try_get(2).map_err(unexpected)?;
+            let columns = columns.and_then(|n| u64::try_from(n).ok());
+            Ok(TableInfo { name: row.try_get(0).map_err(unexpected)?, kind, columns, error: None })
         })
         .collect()
 }

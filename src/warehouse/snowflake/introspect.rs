@@ -1,10 +1,13 @@
 //! What can be read, and what a query will cost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::error::Sent;
 use super::names::{parse, quoted, written};
@@ -12,14 +15,22 @@ use super::plan::{plan_column, shown};
 use super::query::collect;
 use super::session::Session;
 use crate::values::ValueType;
+use crate::warehouse::http::statement_timeout;
 use crate::warehouse::statement::ReadingStatement;
 use crate::warehouse::{ColumnInfo, CostEstimate, TableInfo, WarehouseError};
 
 const TABLES: &str = include_str!("../../../sql/warehouse/snowflake/tables.sql");
+const COLUMN_COUNTS: &str = include_str!("../../../sql/warehouse/snowflake/column_counts.sql");
+/// In an account of many tables the service may take minutes to count all columns, or refuse: the list does without.
+const COUNTING: Duration = Duration::from_secs(15);
 
 /// The tables and views of the connection's database that its role can see.
 pub(super) async fn tables(session: &Arc<Session>) -> Result<Vec<TableInfo>, WarehouseError> {
     let rows = texts(session, TABLES).await?;
+    let counts = column_counts(session).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the columns of the tables are not counted");
+        HashMap::new()
+    });
     let tables = rows.into_iter().filter_map(|row| match row.as_slice() {
         [Some(schema), Some(table), kind] => {
             let kind = match kind.as_deref() {
@@ -30,11 +41,26 @@ pub(super) async fn tables(session: &Arc<Session>) -> Result<Vec<TableInfo>, War
                 _ => "table",
             };
             let name = format!("{}.{}", written(schema), written(table));
-            Some(TableInfo { name, kind: kind.to_string(), columns: None })
+            let columns = counts.get(&(schema.clone(), table.clone())).copied();
+            Some(TableInfo { name, kind: kind.to_string(), columns, error: None })
         }
         _ => None,
     });
     Ok(tables.collect())
+}
+
+/// The number of columns by schema and table.
+async fn column_counts(session: &Arc<Session>) -> Result<HashMap<(String, String), u64>, WarehouseError> {
+    let id = Uuid::new_v4();
+    let Ok(rows) = tokio::time::timeout(COUNTING, texts_of(session, COLUMN_COUNTS, &id)).await else {
+        session.abort(COLUMN_COUNTS, &id).await?;
+        return Err(statement_timeout(COUNTING));
+    };
+    let counts = rows?.into_iter().filter_map(|row| match <[Option<String>; 3]>::try_from(row) {
+        Ok([Some(schema), Some(table), Some(count)]) => Some(((schema, table), count.parse().ok()?)),
+        _ => None,
+    });
+    Ok(counts.collect())
 }
 
 /// The columns of a table, by the service's description of a read of it: no warehouse has to run for that.
@@ -91,8 +117,13 @@ pub(super) async fn estimate(
 
 /// A small result as texts.
 async fn texts(session: &Arc<Session>, sql: &str) -> Result<Vec<Vec<Option<String>>>, WarehouseError> {
+    texts_of(session, sql, &Uuid::new_v4()).await
+}
+
+/// The same of a statement that can be aborted by its id.
+async fn texts_of(session: &Arc<Session>, sql: &str, id: &Uuid) -> Result<Vec<Vec<Option<String>>>, WarehouseError> {
     let mut rows = Vec::new();
-    for batch in collect(session, sql).await? {
+    for batch in collect(session, sql, id).await? {
         let columns: Vec<_> = batch
             .columns()
             .iter()

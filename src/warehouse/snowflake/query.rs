@@ -135,8 +135,8 @@ impl StopQuery for Run {
 }
 
 /// Runs a statement of our own and reads all of its (bounded) result.
-pub(super) async fn collect(session: &Arc<Session>, sql: &str) -> Result<Vec<RecordBatch>, WarehouseError> {
-    let data = session.execute(sql, &Uuid::new_v4(), None).await.map_err(|(e, _)| e)?;
+pub(super) async fn collect(session: &Arc<Session>, sql: &str, id: &Uuid) -> Result<Vec<RecordBatch>, WarehouseError> {
+    let data = session.execute(sql, id, None).await.map_err(|(e, _)| e)?;
     let plan = Plan::new(data.rowtype.as_deref().unwrap_or_default())?;
     let mut all = Vec::new();
     read_result(session, &plan, data, &mut all).await?;

@@ -398,6 +398,10 @@ fn execute(shared: &Shared, sql: &str, schema: &str, external: bool) -> Statemen
         statement.result = rows(tables.iter().map(|t| t.to_vec()).collect());
         return statement;
     }
+    if own.contains("FROM information_schema.columns") {
+        statement.result = rows(vec![vec!["shop", "people", "3"]]);
+        return statement;
+    }
     if own.trim() == "SHOW SCHEMAS" {
         statement.result = rows(vec![vec!["shop"], vec!["secret"]]);
         return statement;

@@ -32,9 +32,9 @@ struct SchemaTable {
     /// As a query has to write it.
     #[schema(example = "public.people")]
     fully_qualified_name: String,
-    /// Null when it is not known without a scan.
+    /// Null when it is not known without a scan, or the warehouse does not tell it in time.
     num_columns: Option<u64>,
-    /// Why it cannot be read, where the list tells.
+    /// Why it cannot be read as it is, where asking for its columns tells.
     error: Option<String>,
     /// `table`, `view`, `parquet` …
     kind: String,
@@ -59,7 +59,7 @@ impl From<TableInfo> for SchemaTable {
             table_name: last_part(&table.name),
             fully_qualified_name: table.name,
             num_columns: table.columns,
-            error: None,
+            error: table.error,
             kind: table.kind,
         }
     }
