@@ -21,7 +21,7 @@ use suite::{Ask, Subject};
 
 #[path = "../../tests/warehouses/bigquery/mod.rs"]
 mod bigquery;
-#[path = "../../tests/warehouses/databricks.rs"]
+#[path = "../../tests/warehouses/databricks/mod.rs"]
 mod databricks;
 #[path = "../../tests/warehouses/embedded.rs"]
 mod embedded;
@@ -37,7 +37,7 @@ mod process;
 mod project;
 #[path = "../../tests/warehouses/redshift/mod.rs"]
 mod redshift;
-#[path = "../../tests/warehouses/snowflake.rs"]
+#[path = "../../tests/warehouses/snowflake/mod.rs"]
 mod snowflake;
 #[path = "../../tests/warehouses/suite.rs"]
 mod suite;
