@@ -8,17 +8,28 @@ use serde_json::json;
 use crate::postgres_server::{DATABASE, PostgresServer, READER_PASSWORD};
 use crate::project::{PEOPLE, Project, counts};
 
-fn project(server: &PostgresServer) -> Project {
+/// A project with these connections, all to the one server, whose password is in `APP_DB_PASSWORD`.
+pub fn connected(server: &PostgresServer, connections: &[&str]) -> Project {
     let project = Project::new();
+    let entry = |name: &&str| {
+        format!(
+            "  {name}: {{ type: postgres, host: 127.0.0.1, port: {}, database: {DATABASE}, user: reader, \
+             password: '${{env:APP_DB_PASSWORD}}', sslmode: disable }}\n",
+            server.port
+        )
+    };
+    let connections: String = connections.iter().map(entry).collect();
     project.write(
         "cloud-connect.yml",
         &format!(
-            "profile:\n  identities:\n    - field: email\n      normalize: [trim, lowercase]\nconnections:\n  app_db: {{ type: postgres, \
-             host: 127.0.0.1, port: {}, database: {DATABASE}, user: reader, password: '${{env:APP_DB_PASSWORD}}', sslmode: disable }}\n",
-            server.port
+            "profile:\n  identities:\n    - field: email\n      normalize: [trim, lowercase]\nconnections:\n{connections}"
         ),
     );
     project
+}
+
+fn project(server: &PostgresServer) -> Project {
+    connected(server, &["app_db"])
 }
 
 fn cc(project: &Project, args: &[&str]) -> crate::project::Ran {

@@ -3,12 +3,14 @@
 mod alerts;
 mod authorization;
 mod auths;
+mod clock;
 mod connections;
 mod health;
 mod models;
 mod oidc;
 mod people;
 mod profiles;
+mod running;
 mod schedule;
 mod uploads;
 
@@ -180,6 +182,23 @@ impl Service {
         }
     }
 
+    /// Asks for a run; its id.
+    pub fn begin(&self, model: &str) -> String {
+        let started = self.ask("POST", &format!("/v2/datamodel/{model}/sync/start"), None);
+        assert_eq!(started.status, 202, "{started:?}");
+        started.data()["run_id"].as_str().unwrap().to_string()
+    }
+
+    /// Waits for the end of a run; its record.
+    pub fn end_of(&self, run: &str) -> Value {
+        self.wait_for(&format!("/v2/run/{run}"), |run| run["status"] != "running")
+    }
+
+    /// Runs a model; the record of its run.
+    pub fn run(&self, model: &str) -> Value {
+        self.end_of(&self.begin(model))
+    }
+
     /// What the process printed: standard output and standard error.
     pub fn logged(&self) -> String {
         let printed = self.output.lock().unwrap().clone();
@@ -197,6 +216,19 @@ impl Service {
             assert!(Instant::now() < until, "it does not stop: {}", self.logged());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Waits until the process has crashed by itself.
+    pub fn crashed(mut self) {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < until, "it did not crash: {}", self.logged());
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), None, "{}", self.logged());
     }
 
     /// Ends it as a crash does.

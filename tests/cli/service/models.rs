@@ -43,14 +43,6 @@ fn make(service: &Service, model: &Value) {
     service.put(&path, &json!({ "status": "active" })).data();
 }
 
-/// Starts a run and waits for its end.
-fn run(service: &Service, slug: &str) -> Value {
-    let started = service.ask("POST", &format!("/v2/datamodel/{slug}/sync/start"), None);
-    assert_eq!(started.status, 202, "{started:?}");
-    let id = started.data()["run_id"].as_str().unwrap().to_string();
-    service.wait_for(&format!("/v2/run/{id}"), |run| run["status"] != "running")
-}
-
 #[test]
 fn a_model_lives_from_its_making_to_its_deletion() {
     let project = shop();
@@ -107,7 +99,7 @@ fn a_model_lives_from_its_making_to_its_deletion() {
 
     // run at once, and told in full
     project.rows("people", &[person("ada", "Oslo", 1), person("bob", "Köln", 2), person("dan", "Bern", 4)]);
-    let report = run(&service, "everybody");
+    let report = service.run("everybody");
     assert_eq!(counts(&report, ["rows", "added", "changed", "removed"]), [3, 1, 1, 1]);
     assert_eq!((&report["hold"], &report["progress"]), (&Value::Null, &Value::Null));
     let start_of_id = &report["run_id"].as_str().unwrap()[..30];
@@ -116,7 +108,7 @@ fn a_model_lives_from_its_making_to_its_deletion() {
     // changed: the next run compares with it
     let changed = service.put("/v2/datamodel/everybody", &json!({ "activated_fields": ["city"] })).data();
     assert_eq!(changed["needs_backfill"], true);
-    assert_eq!(run(&service, "everybody")["error"], Value::Null);
+    assert_eq!(service.run("everybody")["error"], Value::Null);
     let model = service.get("/v2/datamodel/everybody").data();
     assert_eq!(model["needs_backfill"], false);
     // read, and sent back: nothing changes
@@ -125,7 +117,7 @@ fn a_model_lives_from_its_making_to_its_deletion() {
 
     // a failure is told until the next run is fine
     std::fs::remove_file(project.path().join("data/people.ndjson")).unwrap();
-    assert_eq!(run(&service, "everybody")["status"], "failed");
+    assert_eq!(service.run("everybody")["status"], "failed");
     let failing = service.get("/v2/datamodel/everybody").data();
     assert_eq!(failing["health"]["status"], "failing");
     assert_eq!(failing["sync_errors"].as_array().unwrap().len(), 1);
@@ -244,7 +236,7 @@ fn a_model_in_files_is_read_and_run_and_changed_nowhere_else() {
     let refused = service.put("/v2/datamodel/people", &json!({ "name": "x" }));
     assert_eq!(refused.error(409), "defined-in-files");
     assert!(refused.text.contains("models/people.yml"));
-    assert_eq!(run(&service, "people")["status"], "published");
+    assert_eq!(service.run("people")["status"], "published");
     let paused = service.ask("POST", "/v2/datamodel/people/pause", None).data();
     assert_eq!((&paused["schedule"]["paused"], &paused["health"]["status"]), (&json!(true), &json!("paused")));
     let resumed = service.ask("POST", "/v2/datamodel/people/resume", None).data();
@@ -276,9 +268,9 @@ fn held_removals_are_approved_and_rejected_and_samples_are_for_who_may_see_them(
     let rows: Vec<Value> = (0..10).map(|n| person(&format!("p{n}"), "Bonn", n)).collect();
     project.rows("people", &rows);
     make(&service, &with(people(), json!({ "guard": { "max_removed": 3, "max_removed_percent": 20 } })));
-    assert_eq!(run(&service, "everybody")["status"], "published");
+    assert_eq!(service.run("everybody")["status"], "published");
     project.rows("people", &rows[5..]);
-    let held = run(&service, "everybody");
+    let held = service.run("everybody");
     assert_eq!((&held["status"], &held["hold"]["removed"]), (&json!("held"), &json!(5)));
     assert_eq!(service.get("/v2/datamodel/everybody").data()["health"]["status"], "held");
     let path = |run: &Value, what: &str| format!("/v2/run/{}/{what}", run["run_id"].as_str().unwrap());
@@ -297,7 +289,7 @@ fn held_removals_are_approved_and_rejected_and_samples_are_for_who_may_see_them(
     assert_eq!(service.ask("POST", &path(&held, "approve"), None).error(409), "nothing-held");
     assert_eq!(project.sql("SELECT count(*) AS n FROM memberships")[0]["n"], 10);
 
-    let held = run(&service, "everybody");
+    let held = service.run("everybody");
     let approved = service.ask("POST", &path(&held, "approve"), None).data();
     assert_eq!(approved["done"], true);
     assert_eq!(counts(&approved["run"], ["removed", "exited"]), [5, 5]);
@@ -337,7 +329,7 @@ fn what_was_made_through_the_api_is_pulled_into_files() {
     let more = json!({ "sync_period": 7200, "columns": { "spent": { "type": "decimal(12,2)", "not_null": true } },
         "description": "yes: \"all\" of them" });
     make(&service, &with(people(), more));
-    assert_eq!(run(&service, "everybody")["status"], "published");
+    assert_eq!(service.run("everybody")["status"], "published");
     let before = service.get("/v2/datamodel/everybody").data();
 
     project.write("models/everybody.sql", "SELECT 1");

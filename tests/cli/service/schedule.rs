@@ -4,34 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::clock::Clock;
 use super::{PATIENCE, Service};
 use crate::project::{PEOPLE, Project, person};
-
-/// The time as the service sees it.
-struct Clock<'a> {
-    project: &'a Project,
-}
-
-impl<'a> Clock<'a> {
-    fn at(project: &'a Project, now: &str) -> Self {
-        let clock = Self { project };
-        clock.set(now);
-        clock
-    }
-
-    fn set(&self, now: &str) {
-        // renamed into place: the service never reads half of it
-        self.project.write("clock.new", now);
-        std::fs::rename(self.project.path().join("clock.new"), self.project.path().join("clock")).unwrap();
-    }
-
-    fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Service {
-        let file = self.project.path().join("clock");
-        let mut all = vec![("CLOUD_CONNECT_CLOCK_FILE", file.to_str().unwrap())];
-        all.extend(variables);
-        Service::start_with(self.project, &[&["--schedule-jitter", "0s"], arguments].concat(), &all)
-    }
-}
 
 fn scheduled(project: &Project, slug: &str, schedule: &str) {
     project.model(slug, &format!("{PEOPLE}schedule: {schedule}\n"), "SELECT * FROM people");

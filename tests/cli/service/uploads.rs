@@ -1,7 +1,5 @@
 //! Profiles that are handed in over HTTP, and what a crash leaves of them.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
 use super::{Reply, Service};
@@ -65,15 +63,6 @@ impl Service {
 
     fn upload(&self, stream: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
         self.try_send(&format!("/v2/upload?stream={stream}"), content_type, None, body).unwrap()
-    }
-
-    /// Waits until the process has ended by itself.
-    fn ended(mut self) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while self.process.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it did not crash: {}", self.logged());
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 
@@ -175,7 +164,7 @@ fn a_crash_at_each_step_of_an_upload_leaves_all_or_nothing_and_its_repetition_ad
         let service = Service::start_with(&project, &[], &[("CLOUD_CONNECT_ABORT_AT", place)]);
         let reply = service.try_send("/v2/upload?stream=crm", NDJSON, Some("k"), rows(20));
         assert!(reply.is_none(), "{place} was not reached: {reply:?}");
-        service.ended();
+        service.crashed();
         let committed = PLACES.iter().position(|p| *p == place) >= PLACES.iter().position(|p| *p == "after-commit");
         assert_eq!(state(&project, "crm"), if committed { all } else { nothing }, "{place}: the commit decides");
 
@@ -200,7 +189,7 @@ fn collected_events_survive_every_crash_and_are_taken_once() {
         if place == "none" {
             service.kill();
         } else {
-            service.ended();
+            service.crashed();
         }
         let service = Service::start_with(&project, SOON, &[]);
         service.wait_for("/v2/upload?stream=events", |uploads| {
