@@ -17,14 +17,14 @@ lint:
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
 
-tools: postgresql openssl $(STAMP) standins
+tools: postgresql openssl sqlite3 $(STAMP) standins
 
-# makes the keys that tests log in with
-.PHONY: openssl
-openssl:
-	@command -v openssl >/dev/null || { \
+# makes the keys that tests log in with; copies catalogs
+.PHONY: openssl sqlite3
+openssl sqlite3:
+	@command -v $@ >/dev/null || { \
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	  $$SUDO apt-get update -q && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openssl; }
+	  $$SUDO apt-get update -q && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $@; }
 
 # a real PostgreSQL server, which the tests start privately
 .PHONY: postgresql

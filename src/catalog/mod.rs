@@ -37,7 +37,9 @@ pub enum CatalogError {
     #[error("catalog: {0}")]
     Database(#[from] sqlx::Error),
     #[error("catalog: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(sqlx::migrate::MigrateError),
+    #[error("the catalog was written by a newer cloud-connect: its migration {0} is not known here")]
+    Newer(i64),
     #[error("catalog: a report cannot be read: {0}")]
     Report(#[from] serde_json::Error),
     #[error("no run `{0}`")]
@@ -46,6 +48,15 @@ pub enum CatalogError {
     AmbiguousRun(String),
     #[error("`{0}` is neither a run's id nor a time")]
     NotAMoment(String),
+}
+
+impl From<sqlx::migrate::MigrateError> for CatalogError {
+    fn from(e: sqlx::migrate::MigrateError) -> Self {
+        match e {
+            sqlx::migrate::MigrateError::VersionMissing(version) => Self::Newer(version),
+            other => Self::Migration(other),
+        }
+    }
 }
 
 /// A moment in the past, as a person names it.

@@ -54,7 +54,8 @@ impl ProfilesError {
             Self::ServingFile { .. } => {
                 Some("serving files can be removed at any time: they are written anew from the store".into())
             }
-            Self::Store(_) | Self::DataFile { .. } | Self::Corrupt { .. } => None,
+            Self::Store(e) => e.hint().map(String::from),
+            Self::DataFile { .. } | Self::Corrupt { .. } => None,
         }
     }
 }

@@ -64,9 +64,8 @@ impl TableFiles {
         partition: Option<&str>,
     ) -> Result<Self, ProfilesError> {
         use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
-        let corrupt = |message: String| ProfilesError::Corrupt { table: id.clone(), message };
         let Some(table) = store.table(&id, Some(version)).await? else {
-            return Err(corrupt(format!("version {version} was published, but the table is gone")));
+            return Err(StoreError::Behind { table: id.folder(), published: version, newest: None }.into());
         };
         let state = table.snapshot().map_err(|e| StoreError::Delta { table: id.folder(), source: Box::new(e) })?;
         let whole: Schema = state.schema().as_ref().try_into_arrow().map_err(StoreError::from)?;

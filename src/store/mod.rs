@@ -56,6 +56,26 @@ pub enum StoreError {
     Io(#[from] std::io::Error),
     #[error("`{table}` holds something this version does not understand: {message}")]
     Corrupt { table: String, message: String },
+    #[error("version {published} of `{table}` was published, and the store {}", Self::has(.newest))]
+    Behind { table: String, published: Version, newest: Option<Version> },
+}
+
+impl StoreError {
+    fn has(newest: &Option<Version>) -> String {
+        newest.map_or_else(|| "has nothing of it".into(), |newest| format!("has none after version {newest}"))
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Conflict { .. } => Some("nothing was changed: run it again"),
+            Self::Behind { .. } => Some(
+                "the store is older than `catalog.db`: put back a copy of it that was made after the catalog's. Without \
+                 one, put an older catalog back, or none: the state is then taken from the store",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// One of the store's tables.
@@ -203,7 +223,17 @@ impl Store {
             Some(version) => builder.with_version(version).load().await,
             None => builder.load().await,
         };
-        loaded.map(Some).map_err(|e| Self::delta_error(table, e))
+        match (loaded, version) {
+            (Ok(loaded), _) => Ok(Some(loaded)),
+            (Err(e), Some(published)) => {
+                let newest = self.builder(table)?.load().await.ok().and_then(|table| table.version());
+                match newest.filter(|newest| *newest < published) {
+                    Some(_) => Err(StoreError::Behind { table: table.folder(), published, newest }),
+                    None => Err(Self::delta_error(table, e)),
+                }
+            }
+            (Err(e), None) => Err(Self::delta_error(table, e)),
+        }
     }
 
     async fn exists(&self, table: &TableId) -> Result<bool, StoreError> {

@@ -111,6 +111,9 @@ impl SyncError {
                  and is there room? One that is damaged can be deleted: the newest state is taken from the store itself"
                     .into()
             }
+            Self::Catalog(CatalogError::Newer(_)) => {
+                "use the version that wrote it, or put back the backup of `catalog.db` from before the upgrade".into()
+            }
             Self::NoSuchModel(_) => "`cloud-connect models` lists them".into(),
             Self::Inactive(_) => "set `active: true` in the model's file".into(),
             Self::NothingHeld(_) => "`cloud-connect runs` shows which runs are held".into(),
@@ -122,7 +125,7 @@ impl SyncError {
                 format!("give it `--memory-limit {least}MiB` or more (or `memory_limit:` in cloud-connect.yml)")
             }
             Self::TooManyRows { .. } => "split the model: a record store holds less than 4,294,967,295 rows".into(),
-            Self::Store(StoreError::Conflict { .. }) => "nothing was changed: run it again".into(),
+            Self::Store(e) => return e.hint().map(String::from),
             Self::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
                 "free some disk space (the state's directory, which also takes spilled rows) and run it again".into()
             }

@@ -179,7 +179,13 @@ impl Engine {
 
     pub(super) async fn base(&self, slug: &str) -> Result<Base, SyncError> {
         let id = TableId::Records(slug.to_string());
-        let Some(table) = self.store.table(&id, None).await? else {
+        let table = self.store.table(&id, None).await?;
+        // what is committed onto an older store would be taken for what the catalog knows by that version
+        let newest = table.as_ref().and_then(deltalake::DeltaTable::version);
+        if let Some(published) = self.catalog.published_version(slug).await?.filter(|v| Some(*v) > newest) {
+            return Err(StoreError::Behind { table: id.folder(), published, newest }.into());
+        }
+        let Some(table) = table else {
             return Ok(Base { table: None, definition: None, files: Vec::new() });
         };
         let files = Store::files(&id, &table)?;

@@ -231,7 +231,7 @@ fn the_types_of_connections_say_what_they_take() {
     assert_eq!(service.get("/v2/connectionconfig/mysql").error(404), "not-found");
 }
 
-fn database() -> PostgresServer {
+pub fn database() -> PostgresServer {
     let server = PostgresServer::start(false);
     server.psql(
         DATABASE,
@@ -243,7 +243,7 @@ fn database() -> PostgresServer {
     server
 }
 
-fn connect(service: &Service, server: &PostgresServer, password: &str) {
+pub fn connect(service: &Service, server: &PostgresServer, password: &str) {
     let auth = json!({ "label": "App DB reader", "config": { "password": password } });
     assert_eq!(service.post("/v2/auth/postgres/reader", &auth).status, 201);
     let config = json!({ "host": "127.0.0.1", "port": server.port, "database": DATABASE, "user": "reader", "sslmode": "disable" });

@@ -10,6 +10,7 @@ mod models;
 mod oidc;
 mod people;
 mod profiles;
+mod recovery;
 mod running;
 mod schedule;
 mod uploads;
