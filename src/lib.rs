@@ -38,3 +38,4 @@ pub mod values;
 pub mod vault;
 pub mod warehouse;
 pub mod workers;
+pub mod yielding;

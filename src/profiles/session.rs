@@ -7,6 +7,7 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -18,6 +19,7 @@ use super::tables::{Tables, column};
 use super::wide::{MembershipsTable, WideTable, hash_joins_fit};
 use crate::store::Store;
 use crate::store::schema::HASHES;
+use crate::yielding::Yielding;
 
 /// Below this, a further partition's sorts would have too little memory to be worth it.
 const PARTITION_BYTES: u64 = 64 << 20;
@@ -38,7 +40,8 @@ pub(super) fn open(store: &Store, tables: &Arc<Tables>, memory_limit: u64) -> Re
     let pool = Arc::new(FairSpillPool::new(memory_limit as usize));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
     runtime.register_object_store(object_store_url()?.as_ref(), store.object_store().clone());
-    let session = SessionContext::new_with_config_rt(config, runtime);
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+    let session = SessionContext::from(state.with_physical_optimizer_rule(Arc::new(Yielding)).build());
     session.register_table("profiles", Arc::new(WideTable::new(tables.clone(), memory_limit)?))?;
     session.register_table("memberships", Arc::new(MembershipsTable::new(tables.clone(), memory_limit)))?;
     let identities = ["profile_id", "field", "value", "founder", "run_id", "created_at"];

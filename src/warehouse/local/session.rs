@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast;
 use super::catalog::{Catalog, LocalSchema};
 use super::{errors, table};
 use crate::warehouse::WarehouseError;
+use crate::yielding::Yielding;
 
 const CATALOG: &str = "local";
 const SCHEMA: &str = "public";
@@ -59,8 +60,8 @@ impl Session {
             .map_err(|e| errors::from_datafusion(&e))?;
         runtime.register_object_store(&table::root_url(), catalog.store());
 
-        let state =
-            SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+        let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+        let state = state.with_physical_optimizer_rule(Arc::new(Yielding)).build();
         let provider = MemoryCatalogProvider::new();
         // its own empty list of catalogs: a session that holds a schema that holds the session would never be freed
         let opening = SessionStateBuilder::new_from_existing(state.clone())

@@ -6,6 +6,7 @@ mod auths;
 mod clock;
 mod connections;
 mod health;
+mod limits;
 mod models;
 mod oidc;
 mod people;
@@ -150,6 +151,27 @@ impl Service {
             let response = request.send().await.unwrap_or_else(|e| panic!("{e}: {}", self.logged()));
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
             Reply { status, headers, text: response.text().await.unwrap() }
+        })
+    }
+
+    /// Posts a body as the admin; none when the connection broke before the answer's end.
+    pub fn try_send(
+        &self,
+        path: &str,
+        content_type: &str,
+        key: Option<&str>,
+        body: impl Into<Vec<u8>>,
+    ) -> Option<Reply> {
+        let mut request = self.client.post(format!("{}{path}", self.url)).body(body.into());
+        request =
+            request.header("authorization", format!("Bearer {}", self.token)).header("content-type", content_type);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.runtime.block_on(async {
+            let response = request.send().await.ok()?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Some(Reply { status, headers, text: response.text().await.ok()? })
         })
     }
 

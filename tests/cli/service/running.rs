@@ -118,6 +118,22 @@ fn a_run_that_is_under_way_ends_when_asked_and_publishes_nothing() {
 }
 
 #[test]
+fn a_run_whose_query_would_never_end_is_cancelled_too() {
+    let rows: Vec<Value> = (0..2000).map(|n| person(&format!("p{n}"), "Bonn", n)).collect();
+    let project = Project::with_people(&rows);
+    let endless = "SELECT max(concat(a.email, b.email, c.email, d.email)) AS email, 'Bonn' AS city, 1 AS spent
+                   FROM people a CROSS JOIN people b CROSS JOIN people c CROSS JOIN people d";
+    project.model("endless", PEOPLE, endless);
+    let service = Service::start(&project);
+    let run = service.begin("endless");
+    service.wait_for(&format!("/v2/run/{run}"), |run| run["progress"]["stage"] == "comparing");
+    assert_eq!(service.ask("POST", &format!("/v2/run/{run}/cancel"), None).status, 202);
+    assert_eq!(service.end_of(&run)["status"], "cancelled");
+    service.comes_to_rest();
+    assert_eq!(service.run("people")["status"], "published");
+}
+
+#[test]
 fn a_run_that_is_cancelled_while_it_writes_leaves_no_file() {
     let project = Project::with_people(&[person("ada", "Bonn", 1), person("bob", "Bonn", 2)]);
     let service = Service::start_with(&project, &[], &[("FAILPOINTS", "after-rewrite=1*sleep(2000)")]);

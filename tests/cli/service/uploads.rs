@@ -46,21 +46,6 @@ fn rows(count: usize) -> String {
 }
 
 impl Service {
-    /// Sends a body to the uploads, or events to the collector; none when the connection broke.
-    fn try_send(&self, path: &str, content_type: &str, key: Option<&str>, body: impl Into<Vec<u8>>) -> Option<Reply> {
-        let mut request = self.client.post(format!("{}{path}", self.url)).body(body.into());
-        request =
-            request.header("authorization", format!("Bearer {}", self.token)).header("content-type", content_type);
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        self.runtime.block_on(async {
-            let response = request.send().await.ok()?;
-            let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            Some(Reply { status, headers, text: response.text().await.ok()? })
-        })
-    }
-
     fn upload(&self, stream: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
         self.try_send(&format!("/v2/upload?stream={stream}"), content_type, None, body).unwrap()
     }

@@ -220,7 +220,7 @@ struct Lines {
 }
 
 /// The lines until the deadline, written by a task of their own: a client that does not read holds neither the query nor
-/// the slot longer than that. Lines that were cut short end with an error, so that nobody takes them for whole.
+/// the slot longer than that, and one that is gone neither. Lines that were cut short end with an error, so that nobody takes them for whole.
 fn within(
     deadline: Instant,
     slot: Slot,
@@ -240,8 +240,14 @@ fn within(
             }
             Ok(())
         };
-        if matches!(tokio::time::timeout_at(deadline, all).await, Ok(Ok(()))) {
-            written.store(true, Ordering::Release);
+        tokio::select! {
+            done = tokio::time::timeout_at(deadline, all) => {
+                if matches!(done, Ok(Ok(()))) {
+                    written.store(true, Ordering::Release);
+                }
+            }
+            // also while no line comes
+            () = sender.closed() => {}
         }
     });
     let end = futures::stream::once(async move {
