@@ -20,7 +20,14 @@ pub enum Claim {
     /// The first request will have no answer: its process ended. Whether it was done is not known.
     Lost,
     /// The first request's answer; none when it held a secret.
-    Answered { status: u16, answer: Option<String> },
+    Answered { status: u16, answer: Option<Answer> },
+}
+
+/// What is kept of an answer, beside its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub body: String,
+    pub etag: Option<String>,
 }
 
 impl Catalog {
@@ -46,12 +53,13 @@ impl Catalog {
             tx.commit().await?;
             return Ok(Claim::Mine);
         }
-        let row =
-            sqlx::query("SELECT request, status, answer, created_at FROM idempotency WHERE actor = ?1 AND key = ?2")
-                .bind(actor)
-                .bind(key)
-                .fetch_one(&mut *tx)
-                .await?;
+        let row = sqlx::query(
+            "SELECT request, status, answer, etag, created_at FROM idempotency WHERE actor = ?1 AND key = ?2",
+        )
+        .bind(actor)
+        .bind(key)
+        .fetch_one(&mut *tx)
+        .await?;
         if row.try_get::<&str, _>("request")? != request {
             return Ok(Claim::Another);
         }
@@ -59,7 +67,9 @@ impl Catalog {
             None if super::time(row.try_get("created_at")?) < now - ABANDONED => Claim::Lost,
             None => Claim::UnderWay,
             Some(status) => {
-                Claim::Answered { status: u16::try_from(status).unwrap_or(200), answer: row.try_get("answer")? }
+                let (body, etag) = (row.try_get::<Option<String>, _>("answer")?, row.try_get("etag")?);
+                let answer = body.map(|body| Answer { body, etag });
+                Claim::Answered { status: u16::try_from(status).unwrap_or(200), answer }
             }
         })
     }
@@ -70,13 +80,14 @@ impl Catalog {
         actor: &str,
         key: &str,
         status: u16,
-        answer: Option<&str>,
+        answer: Option<&Answer>,
     ) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE idempotency SET status = ?3, answer = ?4 WHERE actor = ?1 AND key = ?2")
+        sqlx::query("UPDATE idempotency SET status = ?3, answer = ?4, etag = ?5 WHERE actor = ?1 AND key = ?2")
             .bind(actor)
             .bind(key)
             .bind(i64::from(status))
-            .bind(answer)
+            .bind(answer.map(|answer| &answer.body))
+            .bind(answer.and_then(|answer| answer.etag.as_ref()))
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -24,7 +24,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::answer::ApiError;
 use super::extract::Caller;
 use super::state::App;
-use crate::catalog::idempotency::Claim;
+use crate::catalog::idempotency::{Answer, Claim};
 
 /// The header's name.
 pub const HEADER: &str = "idempotency-key";
@@ -131,7 +131,11 @@ async fn once(app: &App, caller: &Caller, key: &str, request: Request, next: Nex
         Claim::Answered { status, answer: Some(answer) } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
             let headers = [("content-type", "application/json"), ("idempotent-replayed", "true")];
-            return Ok((status, headers, answer).into_response());
+            let mut response = (status, headers, answer.body).into_response();
+            if let Some(etag) = answer.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
+                response.headers_mut().insert(header::ETAG, etag);
+            }
+            return Ok(response);
         }
         Claim::Answered { answer: None, .. } => {
             return Err(ApiError::conflict("done-already", "this was done already, and its answer is shown only once")
@@ -149,8 +153,11 @@ async fn once(app: &App, caller: &Caller, key: &str, request: Request, next: Nex
     let secret = response.extensions().get::<Unrepeatable>().is_some();
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.map_err(ApiError::internal)?;
-    let kept = if secret { None } else { std::str::from_utf8(&body).ok() };
-    catalog.answer_request(&caller.actor, key, status.as_u16(), kept).await?;
+    let kept = std::str::from_utf8(&body).ok().filter(|_| !secret).map(|body| {
+        let etag = parts.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok());
+        Answer { body: body.to_string(), etag: etag.map(String::from) }
+    });
+    catalog.answer_request(&caller.actor, key, status.as_u16(), kept.as_ref()).await?;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 

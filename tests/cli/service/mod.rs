@@ -12,6 +12,7 @@ mod oidc;
 mod people;
 mod profiles;
 mod recovery;
+mod repeating;
 mod running;
 mod schedule;
 mod uploads;
