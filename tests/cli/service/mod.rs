@@ -5,6 +5,7 @@ mod authorization;
 mod auths;
 mod clock;
 mod connections;
+mod events;
 mod health;
 mod limits;
 mod models;
