@@ -12,6 +12,7 @@ mod models;
 mod oidc;
 mod people;
 mod profiles;
+mod pull;
 mod recovery;
 mod repeating;
 mod running;

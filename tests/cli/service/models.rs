@@ -1,4 +1,4 @@
-//! Data models over HTTP: made, activated, run, changed, held, deleted, pulled into files.
+//! Data models over HTTP: made, activated, run, changed, held, deleted.
 
 use serde_json::{Value, json};
 
@@ -6,13 +6,13 @@ use super::{Reply, Service, token};
 use crate::project::{PEOPLE, Project, counts, person};
 
 /// A project with rows and no model.
-fn shop() -> Project {
+pub fn shop() -> Project {
     let project = Project::new();
     project.rows("people", &[person("ada", "Berlin", 1), person("bob", "Köln", 2), person("cyd", "Rom", 3)]);
     project
 }
 
-fn people() -> Value {
+pub fn people() -> Value {
     json!({
         "name": "Everybody", "slug": "everybody", "description": "All people", "connection_id": "files",
         "sql": "SELECT * FROM people;", "primary_keys": ["email"],
@@ -21,7 +21,7 @@ fn people() -> Value {
     })
 }
 
-fn with(mut model: Value, changes: Value) -> Value {
+pub fn with(mut model: Value, changes: Value) -> Value {
     model.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     model
 }
@@ -37,7 +37,7 @@ fn of(code: &str, field: &str) -> (String, String) {
 }
 
 /// Made, and activated.
-fn make(service: &Service, model: &Value) {
+pub fn make(service: &Service, model: &Value) {
     assert_eq!(service.post("/v2/datamodel", model).status, 201);
     let path = format!("/v2/datamodel/{}", model["slug"].as_str().unwrap());
     service.put(&path, &json!({ "status": "active" })).data();
@@ -323,36 +323,37 @@ fn held_removals_are_approved_and_rejected_and_samples_are_for_who_may_see_them(
 }
 
 #[test]
-fn what_was_made_through_the_api_is_pulled_into_files() {
+fn sizes_are_told_where_they_are_asked_for() {
     let project = shop();
+    project.model("people", PEOPLE, "SELECT * FROM people");
+    project.model("idle", &format!("{PEOPLE}active: false\n"), "SELECT * FROM people");
     let service = Service::start(&project);
-    let more = json!({ "sync_period": 7200, "columns": { "spent": { "type": "decimal(12,2)", "not_null": true } },
-        "description": "yes: \"all\" of them" });
-    make(&service, &with(people(), more));
-    assert_eq!(service.run("everybody")["status"], "published");
-    let before = service.get("/v2/datamodel/everybody").data();
-
-    project.write("models/everybody.sql", "SELECT 1");
-    project.write("models/everybody.yml", PEOPLE);
-    let refused = project.cc(&["pull"]);
-    assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(refused.stderr.contains("models/everybody.sql, models/everybody.yml"), "{refused:?}");
-    let pulled = project.cc(&["pull", "--force", "--remove", "--output", "json"]).ok().json();
-    assert_eq!(pulled["removed"], json!(["model everybody"]));
-    let yml = std::fs::read_to_string(project.path().join("models/everybody.yml")).unwrap();
-    for line in
-        ["schedule: every 2h", "active: true", "columns:", "  spent: { type: \"decimal(12,2)\", not_null: true }"]
-    {
-        assert!(yml.lines().any(|l| l == line), "{line}\n{yml}");
+    make(&service, &with(people(), json!({ "sql": "SELECT * FROM people WHERE spent > 1" })));
+    for model in ["people", "everybody"] {
+        assert_eq!(service.run(model)["status"], "published");
     }
-    project.cc(&["check"]).ok();
-    // the service reads the file, and knows the same model
-    let after = service
-        .wait_for("/v2/datamodel/everybody", |model| model["origin"] == "files" && model["name"] == before["name"]);
-    for key in ["name", "description", "sql", "primary_keys", "joined_to", "activated_fields", "columns", "guard"] {
-        assert_eq!(after[key], before[key], "{key}");
+    let sizes = |query: &str| -> Vec<Value> {
+        service
+            .get(&format!("/v2/datamodel{query}"))
+            .data()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["size"].clone())
+            .collect()
+    };
+    for asked in ["?sizes", "?sizes=true", "?sizes=1"] {
+        assert_eq!(sizes(asked), [json!(2), json!(0), json!(3)], "{asked}");
     }
-    assert_eq!((&after["status"], &after["needs_backfill"]), (&json!("active"), &json!(false)));
-    assert_eq!(project.cc(&["pull", "everybody"]).code, Some(2));
-    assert!(project.cc(&["pull"]).ok().stderr.contains("no model was made through the API"));
+    for unasked in ["", "?sizes=false", "?sizes=0"] {
+        assert_eq!(sizes(unasked), [Value::Null, Value::Null, Value::Null], "{unasked:?}");
+    }
+    assert_eq!(sizes("?sizes=true&limit=1"), [json!(2)]);
+    assert_eq!(service.get("/v2/datamodel?sizes=some").error(400), "invalid-query");
+    let told = service.get("/v2/data/datamodel/size?ids=people,%20idle,people").data();
+    let told: Vec<_> = told.as_array().unwrap().iter().map(|one| (&one["id"], &one["record_store_size"])).collect();
+    assert_eq!(told, [(&json!("people"), &json!(3)), (&json!("idle"), &json!(0))]);
+    for ids in ["", "?ids=", "?ids=,%20,"] {
+        assert_eq!(service.get(&format!("/v2/data/datamodel/size{ids}")).status, 400, "{ids}");
+    }
 }
