@@ -124,6 +124,12 @@ impl Catalog {
         Ok(Self { pool })
     }
 
+    /// A catalog that is there, as it is: to read, and nothing else.
+    pub async fn look_into(file: &Path) -> Result<Self, CatalogError> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(Duration::from_secs(30));
+        Ok(Self { pool: SqlitePoolOptions::new().max_connections(1).connect_with(options).await? })
+    }
+
     /// Does it answer?
     pub async fn is_alive(&self) -> Result<(), CatalogError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;

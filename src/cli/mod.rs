@@ -34,7 +34,7 @@ use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
-use crate::sync::{Engine, SyncError};
+use crate::sync::{Engine, SyncError, vault_of};
 use crate::telemetry::{LogFormat, logs};
 use crate::vault::rotation::RotationError;
 use crate::warehouse::{Provider, WarehouseError, registry};
@@ -230,6 +230,16 @@ impl Context {
             ));
         }
         Ok(config::load(&self.global.project, &self.providers)?)
+    }
+
+    /// The project's files, and the authorizations that they name.
+    async fn load_to_connect(&self) -> Result<Project, CliError> {
+        let mut project = self.load()?;
+        let mut written = project.connections.values().flat_map(|connection| connection.parameters.values());
+        if written.any(|text| text.contains("${auth:")) {
+            project.vault = std::sync::Arc::new(vault_of(&project).await?);
+        }
+        Ok(project)
     }
 
     fn memory_limit(&self, project: &Project) -> u64 {

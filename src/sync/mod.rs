@@ -110,6 +110,28 @@ pub struct Engine {
     state: PathBuf,
 }
 
+/// The local folder of the catalog, the locks and spilled rows.
+fn state_of(project: &Project) -> PathBuf {
+    match &project.store {
+        StoreLocation::Directory(directory) => directory.clone(),
+        StoreLocation::ObjectStore(_) => project.root.join(".cloud-connect"),
+    }
+}
+
+/// The authorizations that a project's files may name, from its state as it is: nothing is made or migrated.
+pub async fn vault_of(project: &Project) -> Result<Vault, SyncError> {
+    let state = state_of(project);
+    let file = state.join("catalog.db");
+    if !file.try_exists()? {
+        return Ok(Vault::default());
+    }
+    let custody = Custody::share(&state).await?;
+    let sealed = Catalog::look_into(&file).await?.authorizations().await?;
+    let keyring = Keyring::load(&state, false)?;
+    drop(custody);
+    Ok(Vault::new(keyring, sealed))
+}
+
 impl Engine {
     /// Opens the project's state, creating it where there is none, for one run at a time.
     pub async fn open(project: Project, memory_limit: u64, clock: Arc<dyn Clock>) -> Result<Self, SyncError> {
@@ -123,10 +145,7 @@ impl Engine {
         runs: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SyncError> {
-        let state = match &project.store {
-            StoreLocation::Directory(directory) => directory.clone(),
-            StoreLocation::ObjectStore(_) => project.root.join(".cloud-connect"),
-        };
+        let state = state_of(&project);
         std::fs::create_dir_all(&state)?;
         let store = Store::open(&project.store)?;
         let catalog = Catalog::open(&state.join("catalog.db")).await?;

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::Service;
+use super::connections::{connect, database};
 use super::models::{make, people, shop, with};
+use crate::postgres_server::READER_PASSWORD;
 use crate::project::PEOPLE;
 
 #[test]
@@ -43,16 +45,12 @@ fn what_was_made_through_the_api_is_pulled_into_files() {
 
 #[test]
 fn a_connection_made_through_the_api_comes_first_then_the_models_that_use_it() {
+    let server = database();
     let project = shop();
     let mut service = Service::start(&project);
-    let auth = json!({ "label": "Reader", "config": { "password": "hunter2" } });
-    assert_eq!(service.post("/v2/auth/postgres/reader", &auth).status, 201);
-    let database = json!({ "label": "App DB", "provider_slug": "postgres", "auth_ids": ["reader"],
-        "config": { "host": "db.example.com", "database": "shop", "user": "me" } });
+    connect(&service, &server, READER_PASSWORD);
     let files = json!({ "label": "Other files", "provider_slug": "local", "config": { "path": "data" } });
-    for connection in [&database, &files] {
-        assert_eq!(service.post("/v2/connection", connection).status, 201);
-    }
+    assert_eq!(service.post("/v2/connection", &files).status, 201);
     make(&service, &with(people(), json!({ "connection_id": "other_files" })));
     assert_eq!(service.run("everybody")["status"], "published");
 
@@ -61,12 +59,14 @@ fn a_connection_made_through_the_api_comes_first_then_the_models_that_use_it() {
     assert_eq!(pulled.code, Some(1), "{pulled:?}");
     assert!(pulled.stderr.contains("left everybody: its connection `other_files` is not in"), "{pulled:?}");
     assert!(!project.path().join("models/everybody.sql").exists());
-    assert!(pulled.stdout.starts_with("connections:\n") && !format!("{pulled:?}").contains("hunter2"), "{pulled:?}");
+    assert!(pulled.stdout.starts_with("connections:\n") && !format!("{pulled:?}").contains("r3ader"), "{pulled:?}");
     assert!(pulled.stdout.contains("${auth:reader/password}"), "{pulled:?}");
     // pasted, as it says
     let entries = pulled.stdout.strip_prefix("connections:\n").unwrap();
     let file = std::fs::read_to_string(project.path().join("cloud-connect.yml")).unwrap();
     project.write("cloud-connect.yml", &format!("{}\n{entries}", file.trim_end()));
+    project.cc(&["check"]).ok();
+    project.cc(&["connection", "test", "app_db"]).ok();
 
     let pulled = project.cc(&["pull", "--remove", "--output", "json"]).ok().json();
     assert_eq!(pulled["written"], json!(["models/everybody.sql", "models/everybody.yml"]));
