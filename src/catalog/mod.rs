@@ -112,6 +112,15 @@ impl Catalog {
         Ok(Self { pool })
     }
 
+    /// Opens the catalog of whatever version; None: there is none.
+    pub async fn open_as_it_is(file: &Path) -> Result<Option<Self>, CatalogError> {
+        if !file.exists() {
+            return Ok(None);
+        }
+        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(30));
+        Ok(Some(Self { pool: SqlitePoolOptions::new().max_connections(1).connect_with(options).await? }))
+    }
+
     /// Does it answer?
     pub async fn is_alive(&self) -> Result<(), CatalogError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;

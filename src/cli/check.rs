@@ -22,7 +22,7 @@ pub struct Check {
 
 impl Check {
     pub async fn run(&self, context: &Context) -> Result<Outcome, CliError> {
-        let project = match context.load() {
+        let project = match context.load_to_connect().await {
             Err(CliError::Config(errors)) if context.json() => {
                 output::json(&serde_json::json!({ "models": [], "errors": errors.errors }))?;
                 return Err(CliError::Usage { message: "the project has faults".into(), hint: None });

@@ -45,7 +45,7 @@ impl Connection {
         match &self.command {
             Command::Types => types(context),
             Command::Test { connection } => {
-                let steps = open(context, connection)?.test().await;
+                let steps = open(context, connection).await?.test().await;
                 let ok = steps.iter().all(|step| step.ok);
                 if context.json() {
                     output::json(&serde_json::json!({ "ok": ok, "steps": steps }))?;
@@ -58,7 +58,7 @@ impl Connection {
                 Ok(if ok { Outcome::Fine } else { Outcome::Failed })
             }
             Command::Tables { connection } => {
-                let tables = open(context, connection)?.tables().await?;
+                let tables = open(context, connection).await?.tables().await?;
                 if context.json() {
                     output::json(&tables)?;
                     return Ok(Outcome::Fine);
@@ -72,7 +72,7 @@ impl Connection {
                 Ok(Outcome::Fine)
             }
             Command::Columns { connection, table } => {
-                let columns = open(context, connection)?.columns(table).await?;
+                let columns = open(context, connection).await?.columns(table).await?;
                 if context.json() {
                     output::json(&columns)?;
                     return Ok(Outcome::Fine);
@@ -89,7 +89,7 @@ impl Connection {
             Command::Query { connection, sql, limit } => {
                 let options = QueryOptions { limit: Some(*limit), ..QueryOptions::default() };
                 let running = tokio::select! {
-                    running = async { open(context, connection)?.query(sql, &options).await.map_err(CliError::from) } => running?,
+                    running = async { open(context, connection).await?.query(sql, &options).await.map_err(CliError::from) } => running?,
                     () = context.cancel.cancelled() => return Err(SyncError::Cancelled.into()),
                 };
                 let cancel = running.cancel.clone();
@@ -106,8 +106,8 @@ impl Connection {
     }
 }
 
-fn open(context: &Context, name: &str) -> Result<std::sync::Arc<dyn Warehouse>, CliError> {
-    let project = context.load()?;
+async fn open(context: &Context, name: &str) -> Result<std::sync::Arc<dyn Warehouse>, CliError> {
+    let project = context.load_to_connect().await?;
     let limit = context.memory_limit(&project);
     project.open_connection(name, limit / 2).map_err(|e| SyncError::from(e).into())
 }

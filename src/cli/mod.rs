@@ -34,7 +34,8 @@ use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
-use crate::sync::{Engine, SyncError};
+use crate::secrets;
+use crate::sync::{self, Engine, SyncError};
 use crate::telemetry::{LogFormat, logs};
 use crate::vault::rotation::RotationError;
 use crate::warehouse::{Provider, WarehouseError, registry};
@@ -230,6 +231,12 @@ impl Context {
             ));
         }
         Ok(config::load(&self.global.project, &self.providers)?)
+    }
+
+    /// The project as its files are, able to open its connections.
+    async fn load_to_connect(&self) -> Result<Project, CliError> {
+        let project = self.load()?;
+        if secrets::uses_authorizations(&project) { Ok(sync::with_vault(project).await?) } else { Ok(project) }
     }
 
     fn memory_limit(&self, project: &Project) -> u64 {

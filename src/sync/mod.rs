@@ -30,7 +30,7 @@ mod tests;
 mod upload;
 mod waiting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, TimestampMicrosecondArray};
@@ -123,10 +123,7 @@ impl Engine {
         runs: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SyncError> {
-        let state = match &project.store {
-            StoreLocation::Directory(directory) => directory.clone(),
-            StoreLocation::ObjectStore(_) => project.root.join(".cloud-connect"),
-        };
+        let state = state_of(&project);
         std::fs::create_dir_all(&state)?;
         let store = Store::open(&project.store)?;
         let catalog = Catalog::open(&state.join("catalog.db")).await?;
@@ -160,13 +157,9 @@ impl Engine {
         if let Some(files) = files {
             self.files = Arc::new(files);
         }
-        // keys and what they sealed, from the same moment
-        let custody = Custody::share(&self.state).await?;
-        let sealed = self.catalog.authorizations().await?;
-        let keyring = Keyring::load(&self.state, false)?;
-        drop(custody);
+        let vault = vault_of(&self.state, &self.catalog).await?;
         let (mut project, unusable) = with_stored(&self.files, &self.catalog.definitions().await?);
-        project.vault = Arc::new(Vault::new(keyring, sealed));
+        project.vault = Arc::new(vault);
         (self.project, self.unusable) = (Arc::new(project), unusable.into());
         Ok(())
     }
@@ -194,6 +187,33 @@ impl Engine {
     fn lock_folder(&self) -> PathBuf {
         self.state.join("locks")
     }
+}
+
+/// The local folder of a project's catalog, keys and locks.
+fn state_of(project: &Project) -> PathBuf {
+    match &project.store {
+        StoreLocation::Directory(directory) => directory.clone(),
+        StoreLocation::ObjectStore(_) => project.root.join(".cloud-connect"),
+    }
+}
+
+async fn vault_of(state: &Path, catalog: &Catalog) -> Result<Vault, SyncError> {
+    // keys and what they sealed, from the same moment
+    let custody = Custody::share(state).await?;
+    let sealed = catalog.authorizations().await?;
+    let keyring = Keyring::load(state, false)?;
+    drop(custody);
+    Ok(Vault::new(keyring, sealed))
+}
+
+/// The project with its sealed authorizations, for who opens its connections without its [`Engine`]. The catalog is
+/// read as it is: none is made, and none migrated.
+pub async fn with_vault(mut project: Project) -> Result<Project, SyncError> {
+    let state = state_of(&project);
+    if let Some(catalog) = Catalog::open_as_it_is(&state.join("catalog.db")).await? {
+        project.vault = Arc::new(vault_of(&state, &catalog).await?);
+    }
+    Ok(project)
 }
 
 /// The same moment, `rows` times.
