@@ -9,7 +9,9 @@ mod models;
 mod oidc;
 mod people;
 mod profiles;
+mod receiver;
 mod schedule;
+mod secrets;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
@@ -226,6 +228,11 @@ pub fn signal(pid: u32, name: &str) {
 pub fn token(project: &Project, arguments: &[&str]) -> String {
     let arguments = [&["token", "create", "--expires", "1d"], arguments].concat();
     project.cc(&arguments).ok().stdout.trim().to_string()
+}
+
+/// The part of a token that has to stay secret; it may hold a `_` itself.
+pub fn secret_of(token: &str) -> &str {
+    token.splitn(3, '_').nth(2).unwrap()
 }
 
 /// Reads until the line that says where it listens.
