@@ -8,6 +8,7 @@ mod health;
 mod models;
 mod oidc;
 mod people;
+mod permitted;
 mod profiles;
 mod receiver;
 mod schedule;
