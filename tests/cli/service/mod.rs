@@ -3,8 +3,10 @@
 mod alerts;
 mod authorization;
 mod auths;
+mod channels;
 mod connections;
 mod health;
+mod mail;
 mod models;
 mod oidc;
 mod people;
