@@ -180,7 +180,7 @@ impl Asked {
     fn every_get(&mut self, run: &str, user: &str, upload: &str) {
         let api = self.service.get("/openapi.json").json();
         let templates = api["paths"].as_object().unwrap().iter().filter(|(_, item)| item["get"].is_object());
-        for (template, _) in templates {
+        for (template, item) in templates {
             let (path, expected): (String, &[u16]) = match template.as_str() {
                 // the warehouse refuses the wrong password
                 "/v2/connection/{id}/schema" => (format!("{template}?refresh=true"), &[200, 422, 502]),
@@ -216,6 +216,8 @@ impl Asked {
             assert!(!path.contains('{'), "nothing to put into {path}");
             let reply = self.service.get(&path);
             assert!(expected.contains(&reply.status), "{path}: {reply:?}");
+            let described = item["get"]["responses"][reply.status.to_string()].is_object();
+            assert!(described, "{path} is not described to answer {}", reply.status);
             self.seen.push((path, reply));
         }
         assert!(self.seen.len() > 45, "{}", self.seen.len());
