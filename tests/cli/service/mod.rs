@@ -15,6 +15,7 @@ mod profiles;
 mod receiver;
 mod schedule;
 mod secrets;
+mod traces;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
