@@ -7,6 +7,7 @@ mod channels;
 mod connections;
 mod health;
 mod mail;
+mod metrics;
 mod models;
 mod oidc;
 mod people;
