@@ -76,7 +76,7 @@ impl Secrets {
     /// In no line of the log; of what is found the line is told.
     fn are_not_logged(&self, service: &Service) {
         let logged = service.logged();
-        assert!(logged.contains("TRACE"), "it logs all that it can");
+        assert!(logged.contains("TRACE") && logged.contains("app_db"), "it logs all that it can");
         if !self.in_bytes(logged.as_bytes()).is_empty() {
             for line in logged.lines() {
                 self.are_not_in("a line of the log", line, line.as_bytes());
@@ -249,6 +249,7 @@ fn no_secret_is_in_any_answer_message_line_or_file() {
     asked.ask("POST", "/v2/auth/postgres/reader", &auth(RIGHT), 201);
     let key = std::fs::read_to_string(project.store().join("sealing.keys")).unwrap();
     secrets.add("a key", key.trim().rsplit_once(':').unwrap().1);
+    assert_eq!(secrets.in_bytes(key.as_bytes()), ["a key"], "it is where it belongs");
     let config = json!({ "host": "127.0.0.1", "port": server.port, "database": DATABASE, "user": "reader", "sslmode": "disable" });
     let connection =
         json!({ "label": "App DB", "provider_slug": "postgres", "auth_ids": ["reader"], "config": config });
