@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::mail::{Line, MailServer, Speaks};
 use super::receiver::{Post, Receiver};
+use super::tls::Tls;
 use super::{Reply, Service};
 use crate::project::{Project, person};
 
@@ -122,6 +123,24 @@ fn chats_are_told_once_while_it_lasts_and_again_until_they_take_it() {
         assert_eq!(tried, if kind == "alert" { 2 } else { 1 }, "{sent}");
     }
     assert!(!sent.to_string().contains("s3cr3t") && !service.logged().contains("s3cr3t"));
+}
+
+#[test]
+fn a_webhook_of_ones_own_authority_is_reached_where_the_machine_knows_it() {
+    let tls = Tls::new();
+    let receiver = Receiver::encrypted(&tls);
+    let url = format!("https://localhost:{}/hook", receiver.port);
+    let project = project(&format!("    hook: {{ type: webhook, url: '{url}' }}\n"), "hook");
+    project.write("certs/own.pem", &tls.certificate);
+    let file = project.path().join("certs/own.pem");
+    let stranger = Service::start(&project);
+    let refused = test(&stranger, "hook");
+    assert_eq!(refused.error(422), "not-delivered");
+    assert!(refused.text.contains("certificate"), "{refused:?}");
+    assert_eq!(stranger.stop(), 0);
+    let service = Service::start_with(&project, &[], &[("SSL_CERT_FILE", file.to_str().unwrap())]);
+    assert_eq!(test(&service, "hook").status, 200, "{}", service.logged());
+    assert_eq!(receiver.wait_for(1)[0].json()["type"], "alert.test");
 }
 
 fn mail_channel(name: &str, server: &MailServer, security: &str, more: &str) -> String {

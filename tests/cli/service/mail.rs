@@ -1,11 +1,10 @@
 //! A mail server that keeps what it heard, and whether anybody on the way could have heard it too.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use super::tls::Tls;
 
 /// How it is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,36 +25,26 @@ pub struct Line {
 
 pub struct MailServer {
     pub port: u16,
-    /// Of the certificate that it shows, as PEM: for `localhost`, signed by itself.
+    /// What it shows, as PEM.
     pub certificate: String,
     heard: Arc<Mutex<Vec<Line>>>,
 }
 
 impl MailServer {
     pub fn start(speaks: Speaks) -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key.into())
-            .unwrap();
-        let config = Arc::new(config);
+        let tls = Tls::new();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = Self { port, certificate: made.cert.pem(), heard: Arc::default() };
+        let server = Self { port, certificate: tls.certificate.clone(), heard: Arc::default() };
         let heard = Arc::clone(&server.heard);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let encrypted =
-                    |stream: TcpStream| StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
                 match speaks {
-                    Speaks::Tls => drop(converse(encrypted(stream), speaks, true, &heard)),
+                    Speaks::Tls => drop(converse(tls.of(stream), speaks, true, &heard)),
                     Speaks::StartTls | Speaks::Clear => {
                         // only STARTTLS leaves something to say
                         if let Some(stream) = converse(stream, speaks, false, &heard) {
-                            converse(encrypted(stream), speaks, true, &heard);
+                            converse(tls.of(stream), speaks, true, &heard);
                         }
                     }
                 }

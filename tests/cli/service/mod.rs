@@ -16,6 +16,7 @@ mod profiles;
 mod receiver;
 mod schedule;
 mod secrets;
+mod tls;
 mod traces;
 mod uploads;
 

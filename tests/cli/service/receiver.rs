@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::tls::Tls;
 
 /// What somebody sent.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ impl Post {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
-    fn read(reader: &mut BufReader<TcpStream>) -> Option<Self> {
+    fn read(reader: &mut impl BufRead) -> Option<Self> {
         let mut line = || {
             let mut line = String::new();
             reader.read_line(&mut line).is_ok_and(|read| read > 0).then(|| line.trim_end().to_string())
@@ -42,6 +43,9 @@ impl Post {
     }
 }
 
+trait ReadWrite: Read + Write {}
+impl<S: Read + Write> ReadWrite for S {}
+
 /// Answers 200, but for the answers that it was started with.
 #[derive(Clone)]
 pub struct Receiver {
@@ -54,14 +58,27 @@ impl Receiver {
         Self::answering(&[])
     }
 
+    /// To be asked over https, as `localhost`.
+    pub fn encrypted(tls: &Tls) -> Self {
+        Self::serve(Some(tls.clone()), &[])
+    }
+
     /// Its first answers are these, each a status and further header lines: `"429 Slow\r\nretry-after: 3"`.
     pub fn answering(answers: &[&str]) -> Self {
+        Self::serve(None, answers)
+    }
+
+    fn serve(tls: Option<Tls>, answers: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Self { port: listener.local_addr().unwrap().port(), posts: Arc::default() };
         let posts = Arc::clone(&receiver.posts);
         let mut answers: VecDeque<String> = answers.iter().map(|answer| answer.to_string()).collect();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
+                let stream: Box<dyn ReadWrite> = match &tls {
+                    Some(tls) => Box::new(tls.of(stream)),
+                    None => Box::new(stream),
+                };
                 let mut reader = BufReader::new(stream);
                 let Some(post) = Post::read(&mut reader) else { continue };
                 posts.lock().unwrap().push(post);
