@@ -119,6 +119,7 @@ fn after_a_full_life_every_documented_metric_is_there_and_no_other() {
     let busy = wait_for(&service, "cloud_connect_queue_depth", 2.0);
     assert_eq!(busy.value("cloud_connect_runs_running"), 1.0);
     wait_for(&service, "cloud_connect_runs_total{model=\"broken\",status=\"failed\"}", 1.0);
+    wait_for(&service, "cloud_connect_runs_running", 0.0);
     for (name, status) in [("ada", 200), ("nobody", 404)] {
         assert_eq!(service.get(&format!("/v2/entity/user/email/{name}@example.com")).status, status);
     }
