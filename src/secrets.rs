@@ -230,6 +230,12 @@ impl Project {
     }
 }
 
+/// Does a connection of the project use a sealed authorization?
+pub fn uses_authorizations(project: &Project) -> bool {
+    let mut written = project.connections.values().flat_map(|connection| connection.parameters.values());
+    written.any(|text| parts(text).is_ok_and(|parts| parts.iter().any(|part| matches!(part, Part::Auth(..)))))
+}
+
 /// Every reference of the project's connections that gives no usable value now, each at its place.
 pub fn unresolved(project: &Project) -> Vec<ConfigError> {
     unresolved_with(project, &process_environment)

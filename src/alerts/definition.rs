@@ -57,6 +57,8 @@ pub struct Email {
     /// None: as usual for the kind of security.
     pub port: Option<u16>,
     pub security: Security,
+    /// A PEM file, from the project's directory: only what its authorities signed is trusted. None: the system's store.
+    pub ssl_root_cert: Option<String>,
     pub user: Option<String>,
     pub password: Option<String>,
     pub from: String,

@@ -34,6 +34,7 @@ use crate::config::{self, ConfigErrors, Project};
 use crate::memory::{DEFAULT_MEMORY_LIMIT, MIN_MEMORY_LIMIT};
 use crate::people::{People, PeopleError};
 use crate::profiles::ProfilesError;
+use crate::secrets;
 use crate::sync::{Engine, SyncError, vault_of};
 use crate::telemetry::{LogFormat, logs};
 use crate::vault::rotation::RotationError;
@@ -235,8 +236,7 @@ impl Context {
     /// The project's files, and the authorizations that they name.
     async fn load_to_connect(&self) -> Result<Project, CliError> {
         let mut project = self.load()?;
-        let mut written = project.connections.values().flat_map(|connection| connection.parameters.values());
-        if written.any(|text| text.contains("${auth:")) {
+        if secrets::uses_authorizations(&project) {
             project.vault = std::sync::Arc::new(vault_of(&project).await?);
         }
         Ok(project)

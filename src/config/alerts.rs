@@ -161,6 +161,7 @@ fn email(file: &File, channel: &Decoder<'_>) -> Option<Email> {
         let hint = "use `security: starttls` or `security: tls`";
         file.fault("unencrypted", channel.place("security"), "only a server on this machine may be unencrypted", hint);
     }
+    let ssl_root_cert = value(file, channel, "ssl_root_cert");
     let (user, password) = (value(file, channel, "user"), value(file, channel, "password"));
     if user.is_none() && password.is_some() {
         let hint = "add `user:`, or remove the password";
@@ -182,7 +183,7 @@ fn email(file: &File, channel: &Decoder<'_>) -> Option<Email> {
     if to.is_none() && channel.given("to").is_some() {
         file.fault("empty", channel.place("to"), "`to` names nobody", "for example `to: [data@example.com]`");
     }
-    Some(Email { host: host?, port, security, user, password, from: from?, to: to? })
+    Some(Email { host: host?, port, security, ssl_root_cert, user, password, from: from?, to: to? })
 }
 
 fn rule(file: &File, entry: Entry<'_>, channels: &[String], connections: &[String]) -> Option<Rule> {

@@ -4,10 +4,11 @@ pub(super) const PROJECT: &[&str] = &["store", "memory_limit", "profile", "conne
 pub(super) const ALERTS: &[&str] = &["channels", "rules"];
 /// Of whatever type: which keys belong to which is looked at once the type is known.
 pub(super) const ANY_CHANNEL: &[&str] =
-    &["type", "url", "secret", "host", "port", "security", "user", "password", "from", "to"];
+    &["type", "url", "secret", "host", "port", "security", "ssl_root_cert", "user", "password", "from", "to"];
 pub(super) const WEBHOOK: &[&str] = &["type", "url", "secret"];
 pub(super) const CHAT: &[&str] = &["type", "url"];
-pub(super) const EMAIL: &[&str] = &["type", "host", "port", "security", "user", "password", "from", "to"];
+pub(super) const EMAIL: &[&str] =
+    &["type", "host", "port", "security", "ssl_root_cert", "user", "password", "from", "to"];
 pub(super) const RULE: &[&str] = &[
     "channels",
     "models",

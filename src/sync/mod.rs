@@ -30,7 +30,7 @@ mod tests;
 mod upload;
 mod waiting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, TimestampMicrosecondArray};
@@ -125,9 +125,14 @@ pub async fn vault_of(project: &Project) -> Result<Vault, SyncError> {
     if !file.try_exists()? {
         return Ok(Vault::default());
     }
-    let custody = Custody::share(&state).await?;
-    let sealed = Catalog::look_into(&file).await?.authorizations().await?;
-    let keyring = Keyring::load(&state, false)?;
+    open_vault(&state, &Catalog::look_into(&file).await?).await
+}
+
+async fn open_vault(state: &Path, catalog: &Catalog) -> Result<Vault, SyncError> {
+    // keys and what they sealed, from the same moment
+    let custody = Custody::share(state).await?;
+    let sealed = catalog.authorizations().await?;
+    let keyring = Keyring::load(state, false)?;
     drop(custody);
     Ok(Vault::new(keyring, sealed))
 }
@@ -179,13 +184,9 @@ impl Engine {
         if let Some(files) = files {
             self.files = Arc::new(files);
         }
-        // keys and what they sealed, from the same moment
-        let custody = Custody::share(&self.state).await?;
-        let sealed = self.catalog.authorizations().await?;
-        let keyring = Keyring::load(&self.state, false)?;
-        drop(custody);
+        let vault = open_vault(&self.state, &self.catalog).await?;
         let (mut project, unusable) = with_stored(&self.files, &self.catalog.definitions().await?);
-        project.vault = Arc::new(Vault::new(keyring, sealed));
+        project.vault = Arc::new(vault);
         (self.project, self.unusable) = (Arc::new(project), unusable.into());
         Ok(())
     }

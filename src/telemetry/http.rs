@@ -50,7 +50,8 @@ impl Watched {
     /// Counts the answer. Returns how long it took.
     pub fn answered(&self, status: StatusCode) -> Duration {
         let elapsed = self.began.elapsed();
-        self.span.record("http.response.status_code", status.as_u16());
+        // signed: collectors would get any other number as text
+        self.span.record("http.response.status_code", i64::from(status.as_u16()));
         if status.is_server_error() {
             self.span.record("otel.status_code", "ERROR");
         }

@@ -38,7 +38,8 @@ pub async fn run(
     let error = match &outcome {
         Ok(report) => {
             span.record("status", report.status.as_str());
-            span.record("rows", report.rows);
+            // signed: collectors would get any other number as text
+            span.record("rows", report.rows as i64);
             ended(report, bytes);
             span.in_scope(|| log_end(report));
             report.error.clone()

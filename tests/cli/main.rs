@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod guard;
 mod object_store;
+mod packaging;
 mod postgres;
 mod project;
 mod readers;

@@ -5,6 +5,7 @@
 //! project's files can name one.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use askama::Template;
@@ -12,9 +13,11 @@ use lettre::message::header::{InReplyTo, References};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::AsyncSmtpTransport;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters, TlsParametersBuilder};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncTransport, Message, Tokio1Executor};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::SendError;
 use crate::alerts::definition::{Email, Security};
@@ -41,6 +44,7 @@ struct Html<'a> {
 pub(super) async fn send(
     email: &Email,
     notice: &Notice,
+    root: &Path,
     value: impl Fn(&str) -> Result<String, ResolveError>,
 ) -> Result<(), SendError> {
     let host = value(&email.host)?;
@@ -50,11 +54,15 @@ pub(super) async fn send(
         to.push(mailbox(&value(address)?)?);
     }
     let letter = letter(notice, from.clone(), to)?;
+    let authorities = match email.ssl_root_cert.as_deref().map(&value).transpose()? {
+        Some(file) => Some(authorities(&root.join(file))?),
+        None => None,
+    };
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&host)
         .port(email.port.unwrap_or(usual_port(email.security)))
         .timeout(Some(STEP_LIMIT))
         .hello_name(ClientId::Domain(from.email.domain().to_string()))
-        .tls(tls(email.security, &host)?);
+        .tls(tls(email.security, &host, authorities)?);
     if let Some(user) = &email.user {
         let password = email.password.as_deref().map(&value).transpose()?.unwrap_or_default();
         builder = builder.credentials(Credentials::new(value(user)?, password));
@@ -66,7 +74,8 @@ pub(super) async fn send(
             if let Some(cause) = std::error::Error::source(&e).filter(|cause| !message.contains(&cause.to_string())) {
                 message = format!("{message}: {cause}");
             }
-            Err(SendError::passing(message).with_hint("check the channel's host, port, security, user and password"))
+            Err(SendError::passing(message)
+                .with_hint("check the channel's host, port, security, ssl_root_cert, user and password"))
         }
         Err(_) => Err(SendError::passing(format!("the mail server {host} gave no answer in time"))),
     }
@@ -85,8 +94,16 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn tls(security: Security, host: &str) -> Result<Tls, SendError> {
-    let parameters = || TlsParameters::new(host.to_string()).map_err(|e| SendError::passing(e.to_string()));
+/// `authorities`: trusted in place of the system's.
+fn tls(security: Security, host: &str, authorities: Option<Vec<Certificate>>) -> Result<Tls, SendError> {
+    let parameters = || {
+        let mut parameters = TlsParameters::builder(host.to_string());
+        if let Some(authorities) = authorities {
+            parameters = parameters.certificate_store(CertificateStore::None);
+            parameters = authorities.into_iter().fold(parameters, TlsParametersBuilder::add_root_certificate);
+        }
+        parameters.build().map_err(|e| SendError::passing(e.to_string()))
+    };
     match security {
         Security::StartTls => Ok(Tls::Required(parameters()?)),
         Security::Tls => Ok(Tls::Wrapper(parameters()?)),
@@ -94,6 +111,22 @@ fn tls(security: Security, host: &str) -> Result<Tls, SendError> {
         Security::None => Err(SendError::passing("an unencrypted mail server may only be on this machine")
             .with_hint("use `security: starttls` or `security: tls`")),
     }
+}
+
+/// The certificates of a PEM file.
+fn authorities(file: &Path) -> Result<Vec<Certificate>, SendError> {
+    let fault = |what: String| {
+        SendError::passing(format!("the root certificate file {} {what}", file.display()))
+            .with_hint("`ssl_root_cert` is a PEM file with one or more certificates (-----BEGIN CERTIFICATE-----)")
+    };
+    let found = CertificateDer::pem_file_iter(file).map_err(|e| fault(format!("cannot be read: {e}")))?;
+    let found: Vec<CertificateDer<'_>> =
+        found.collect::<Result<_, _>>().map_err(|e| fault(format!("is not valid PEM: {e}")))?;
+    if found.is_empty() {
+        return Err(fault("holds no certificate".into()));
+    }
+    let usable = |one: CertificateDer<'_>| Certificate::from_der(one.to_vec());
+    found.into_iter().map(usable).collect::<Result<_, _>>().map_err(|e| fault(format!("cannot be used: {e}")))
 }
 
 fn mailbox(text: &str) -> Result<Mailbox, SendError> {

@@ -88,7 +88,7 @@ pub async fn send(
         }
         ChannelKind::Slack { url } => post_json(outgoing, &value(url)?, &slack::body(notice)).await,
         ChannelKind::Teams { url } => post_json(outgoing, &value(url)?, &teams::body(notice)).await,
-        ChannelKind::Email(email) => email::send(email, notice, value).await,
+        ChannelKind::Email(email) => email::send(email, notice, &project.root, value).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -178,6 +179,7 @@ fn email_to(port: u16) -> Email {
         host: "127.0.0.1".into(),
         port: Some(port),
         security: Security::None,
+        ssl_root_cert: None,
         user: Some("alerts".into()),
         password: Some("${env:SMTP_PASSWORD}".into()),
         from: "Cloud Connect <alerts@example.com>".into(),
@@ -187,13 +189,13 @@ fn email_to(port: u16) -> Email {
 
 fn value(text: &str) -> Result<String, ResolveError> {
     let env = |name: &str| (name == "SMTP_PASSWORD").then(|| "hunter2".to_string());
-    resolve(text, std::path::Path::new("."), &env, &crate::vault::Vault::default())
+    resolve(text, Path::new("."), &env, &crate::vault::Vault::default())
 }
 
 #[tokio::test]
 async fn a_letter_arrives_as_text_and_as_html_with_an_id_that_stays() {
     let (port, said) = mail_server(false).await;
-    email::send(&email_to(port), &notice(), value).await.unwrap();
+    email::send(&email_to(port), &notice(), Path::new("."), value).await.unwrap();
     let said = said.lock().unwrap().clone();
     assert!(said.contains("EHLO example.com\n"), "{said}");
     // base64 of "\0alerts\0hunter2"
@@ -213,18 +215,18 @@ async fn a_letter_arrives_as_text_and_as_html_with_an_id_that_stays() {
 #[tokio::test]
 async fn a_refused_letter_says_what_the_server_said_and_no_password() {
     let (port, _said) = mail_server(true).await;
-    let error = email::send(&email_to(port), &notice(), value).await.unwrap_err();
+    let error = email::send(&email_to(port), &notice(), Path::new("."), value).await.unwrap_err();
     assert!(error.to_string().contains("nobody of that name"), "{error}");
     assert!(!error.to_string().contains("hunter2"));
     let missing = Email { password: Some("${env:NOT_THERE}".into()), ..email_to(port) };
-    let error = email::send(&missing, &notice(), value).await.unwrap_err();
+    let error = email::send(&missing, &notice(), Path::new("."), value).await.unwrap_err();
     assert!(error.to_string().contains("`NOT_THERE` is not set"), "{error}");
 }
 
 #[tokio::test]
 async fn an_unencrypted_mail_server_elsewhere_is_refused() {
     let elsewhere = Email { host: "192.0.2.1".into(), ..email_to(25) };
-    let error = email::send(&elsewhere, &notice(), value).await.unwrap_err();
+    let error = email::send(&elsewhere, &notice(), Path::new("."), value).await.unwrap_err();
     assert!(error.to_string().contains("only be on this machine"), "{error}");
     assert_eq!(email::usual_port(Security::StartTls), 587);
 }

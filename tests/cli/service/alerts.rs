@@ -1,60 +1,12 @@
 //! Alerts and metrics of the running service, at a real receiver.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::Service;
+use super::receiver::Receiver;
 use crate::project::{PEOPLE, Project, person};
-
-/// The bodies that a receiver of webhooks got.
-#[derive(Clone)]
-struct Receiver {
-    port: u16,
-    bodies: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Receiver {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let receiver = Self { port: listener.local_addr().unwrap().port(), bodies: Arc::default() };
-        let bodies = Arc::clone(&receiver.bodies);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let mut reader = BufReader::new(stream);
-                let (mut line, mut length) = (String::new(), 0);
-                while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                    line.clear();
-                }
-                let mut body = vec![0; length];
-                reader.read_exact(&mut body).unwrap();
-                bodies.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                reader.get_mut().write_all(answer).unwrap();
-            }
-        });
-        receiver
-    }
-
-    /// Waits until so many have come.
-    fn wait_for(&self, count: usize) -> Vec<Value> {
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            let bodies = self.bodies.lock().unwrap().clone();
-            if bodies.len() >= count || Instant::now() > until {
-                assert_eq!(bodies.len(), count, "{bodies:#?}");
-                return bodies;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
 
 /// A project whose failures are told to the receiver, at an address that the file does not show.
 fn project(allow: &str) -> Project {
@@ -73,18 +25,18 @@ fn project(allow: &str) -> Project {
 fn a_failed_run_of_any_process_is_told_and_its_recovery_too() {
     let project = project("127.0.0.1");
     let receiver = Receiver::start();
-    let hook = format!("http://127.0.0.1:{}/t0psecret", receiver.port);
+    let hook = receiver.url("/t0psecret");
     let service = Service::start_with(&project, &[], &[("HOOK", hook.as_str()), ("HOOK_SECRET", "hunter2")]);
     let channels = service.get("/v2/alertchannel").data();
     assert_eq!(channels, json!([{ "name": "hook", "type": "webhook", "rules": ["all"], "signed": true }]));
     assert_eq!(service.post("/v2/alertchannel/hook/test", &json!({})).status, 200);
-    assert_eq!(receiver.wait_for(1)[0]["type"], "alert.test");
+    assert_eq!(receiver.wait_for(1)[0].json()["type"], "alert.test");
     assert_eq!(service.post("/v2/alertchannel/nothing/test", &json!({})).error(404), "not-found");
 
     // the command line fails, and the service hears of it
     project.write("models/people.sql", "SELECT * FROM not_there");
     project.cc(&["run"]);
-    let told = receiver.wait_for(2).remove(1);
+    let told = receiver.wait_for(2)[1].json();
     assert_eq!((&told["type"], &told["data"]["condition"]), (&json!("alert.alert"), &json!("failed")), "{told}");
     assert_eq!(told["data"]["model"], "people");
     let url = told["data"]["url"].as_str().unwrap();
@@ -94,7 +46,7 @@ fn a_failed_run_of_any_process_is_told_and_its_recovery_too() {
 
     project.write("models/people.sql", "SELECT * FROM people");
     project.cc(&["run"]).ok();
-    assert_eq!(receiver.wait_for(3)[2]["type"], "alert.recovery");
+    assert_eq!(receiver.wait_for(3)[2].json()["type"], "alert.recovery");
     let done = |deliveries: &Value| deliveries.as_array().unwrap().iter().all(|d| d["status"] == "delivered");
     let deliveries = service.wait_for("/v2/alert/delivery?limit=1", done);
     assert_eq!(deliveries.as_array().unwrap().len(), 1);

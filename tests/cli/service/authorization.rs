@@ -11,7 +11,7 @@ use super::{Service, token};
 use crate::project::{Project, person};
 
 /// Method, path, and the permissions that it takes; `""`: open to all.
-const ENDPOINTS: &[(&str, &str, &str)] = &[
+pub const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/healthz", ""),
     ("GET", "/readyz", ""),
     ("GET", "/openapi.json", ""),
@@ -103,7 +103,7 @@ const ENDPOINTS: &[(&str, &str, &str)] = &[
 ];
 
 /// What each role may do, as docs/security.md says.
-const ROLES: &[(&str, &str)] = &[
+pub const ROLES: &[(&str, &str)] = &[
     (
         "admin",
         "connections:read connections:write connections:query models:read models:write models:run runs:read runs:approve \

@@ -103,6 +103,24 @@ fn a_connection_follows_what_its_authorization_holds() {
 }
 
 #[test]
+fn the_command_line_opens_what_the_files_use_and_makes_no_state_for_it() {
+    let project = Project::new();
+    let app = "connections:\n  app: { type: postgres, host: 127.0.0.1, port: 9, database: d, user: u, sslmode: disable, \
+               password: '${auth:a/password}' }\n";
+    project.write("cloud-connect.yml", &format!("profile: {{ identities: [email] }}\n{app}"));
+    let check = || project.cc(&["check"]);
+    let lacking = check();
+    assert!(lacking.code == Some(2) && lacking.stderr.contains("no authorization `a`"), "{lacking:?}");
+    assert!(!project.store().exists(), "a check writes nothing");
+    let service = Service::start(&project);
+    make(&service, "a");
+    check().ok();
+    // opened, and asked: nobody listens at that port
+    let asked = project.cc(&["connection", "test", "app"]);
+    assert!(asked.code == Some(1) && asked.stdout.contains("127.0.0.1:9"), "{asked:?}");
+}
+
+#[test]
 fn a_rotation_that_dies_at_any_step_leaves_everything_open() {
     let project = Project::new();
     let service = Service::start(&project);

@@ -1,11 +1,11 @@
 //! The life of a connection over HTTP: on files, and on a real PostgreSQL with sealed credentials.
 
 use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::secrets::holding;
 use super::{Service, token};
 use crate::postgres_server::{DATABASE, PostgresServer, READER_PASSWORD};
 use crate::project::{Project, person};
@@ -16,20 +16,6 @@ const TRACE: &str = "r3ader";
 fn people(project: &Project) {
     let rows: Vec<Value> = (0..150).map(|i| person(&format!("p{i}"), "Bergen", i)).collect();
     project.rows("people", &rows);
-}
-
-/// Every file under the folder that holds the text.
-fn holding(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(holding(&path, text));
-        } else if std::fs::read(&path).unwrap_or_default().windows(text.len()).any(|w| w == text.as_bytes()) {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]

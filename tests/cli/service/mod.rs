@@ -3,20 +3,28 @@
 mod alerts;
 mod authorization;
 mod auths;
+mod channels;
 mod clock;
 mod connections;
 mod events;
 mod health;
 mod limits;
+mod mail;
+mod metrics;
 mod models;
 mod oidc;
 mod people;
+mod permitted;
 mod profiles;
 mod pull;
+mod receiver;
 mod recovery;
 mod repeating;
 mod running;
 mod schedule;
+mod secrets;
+mod tls;
+mod traces;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read};
@@ -284,6 +292,11 @@ pub fn signal(pid: u32, name: &str) {
 pub fn token(project: &Project, arguments: &[&str]) -> String {
     let arguments = [&["token", "create", "--expires", "1d"], arguments].concat();
     project.cc(&arguments).ok().stdout.trim().to_string()
+}
+
+/// The part of a token that has to stay secret; it may hold a `_` itself.
+pub fn secret_of(token: &str) -> &str {
+    token.splitn(3, '_').nth(2).unwrap()
 }
 
 /// Reads until the line that says where it listens.

@@ -6,10 +6,10 @@ use std::process::Stdio;
 use reqwest::header::{COOKIE, SET_COOKIE};
 use serde_json::{Value, json};
 
-use super::{Reply, Service, token};
+use super::{Reply, Service, secret_of, token};
 use crate::project::{Project, Ran};
 
-const PASSWORD: &str = "correct horse battery";
+pub const PASSWORD: &str = "correct horse battery";
 
 /// The cookie that an answer sets, as a browser sends it back.
 pub fn cookie(reply: &Reply, name: &str) -> String {
@@ -19,7 +19,7 @@ pub fn cookie(reply: &Reply, name: &str) -> String {
 }
 
 impl Service {
-    fn form(&self, path: &str, cookie: &str, fields: &[(&str, &str)]) -> Reply {
+    pub fn form(&self, path: &str, cookie: &str, fields: &[(&str, &str)]) -> Reply {
         self.send("POST", path, |request| request.header(COOKIE, cookie).form(fields))
     }
 
@@ -28,18 +28,18 @@ impl Service {
     }
 
     /// Signs in; the session's cookie.
-    fn signed_in(&self, email: &str, password: &str) -> String {
+    pub fn signed_in(&self, email: &str, password: &str) -> String {
         let reply = self.form("/login", "", &[("email", email), ("password", password)]);
         assert_eq!((reply.status, reply.header("location")), (303, "/account"), "{reply:?}");
         cookie(&reply, "cc_session")
     }
 
-    fn csrf_token(&self, cookie: &str) -> String {
+    pub fn csrf_token(&self, cookie: &str) -> String {
         self.get_with("/v2/me", cookie).data()["csrf_token"].as_str().unwrap().to_string()
     }
 
     /// A change with a session, and further headers.
-    fn change(&self, method: &str, path: &str, cookie: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+    pub fn change(&self, method: &str, path: &str, cookie: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
         self.send(method, path, |request| {
             let request = request.header(COOKIE, cookie).json(body);
             headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
@@ -47,7 +47,7 @@ impl Service {
     }
 
     /// Makes a user by the API, who sets the password by the invitation. Returns their id.
-    fn with_user(&self, email: &str, role: &str) -> String {
+    pub fn with_user(&self, email: &str, role: &str) -> String {
         let made = self.post("/v2/user", &json!({ "email": email, "role": role })).data();
         let path = made["invitation"]["path"].as_str().unwrap();
         let token = path.strip_prefix("/invitation/").unwrap();
@@ -257,12 +257,12 @@ fn tokens_are_shown_once_narrowed_paged_and_revoked() {
     let elsewhere = project.cc(&["token", "list", "--output", "json"]).ok().json();
     assert!(elsewhere.as_array().unwrap().len() >= 3);
     // neither the catalog nor a log holds what opens the door
-    let secret = text.rsplit_once('_').unwrap().1;
+    let secret = secret_of(text);
     assert!(!service.logged().contains(secret) && !elsewhere.to_string().contains(secret));
     for file in std::fs::read_dir(project.store()).unwrap().flatten().filter(|file| file.path().is_file()) {
         let bytes = std::fs::read(file.path()).unwrap();
         let found = |needle: &str| bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
-        assert!(!found(secret) && !found(service.token.rsplit_once('_').unwrap().1), "{:?}", file.path());
+        assert!(!found(secret) && !found(secret_of(&service.token)), "{:?}", file.path());
     }
 }
 

@@ -46,7 +46,7 @@ fn rows(count: usize) -> String {
 }
 
 impl Service {
-    fn upload(&self, stream: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
+    pub fn upload(&self, stream: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
         self.try_send(&format!("/v2/upload?stream={stream}"), content_type, None, body).unwrap()
     }
 }

@@ -166,7 +166,7 @@ struct Refresh {
 /// The tables that a connection can read. Kept for 30 minutes.
 #[utoipa::path(get, path = "/v2/connection/{id}/schema", tag = "connections",
     params(("id" = String, Path, description = "the connection's name"), Refresh),
-    responses((status = 200, body = Answer<Vec<SchemaTable>>), (status = 404, body = Errors), (status = 429, body = Errors), (status = 502, body = Errors)),
+    responses((status = 200, body = Answer<Vec<SchemaTable>>), (status = 404, body = Errors), (status = 422, description = "the warehouse refuses", body = Errors), (status = 429, body = Errors), (status = 502, body = Errors)),
     security(("token" = ["connections:read"])))]
 async fn tables(
     State(app): State<App>,
