@@ -179,6 +179,13 @@ impl Catalog {
             .await?)
     }
 
+    /// The streams whose uploads began and neither ended nor were cleaned up after.
+    pub async fn unfinished_uploads(&self) -> Result<Vec<String>, CatalogError> {
+        Ok(sqlx::query_scalar("SELECT DISTINCT stream FROM uploads WHERE status = 'running'")
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
     /// Every stream that has an upload.
     pub async fn streams(&self) -> Result<Vec<String>, CatalogError> {
         Ok(sqlx::query_scalar("SELECT DISTINCT stream FROM uploads ORDER BY stream").fetch_all(&self.pool).await?)

@@ -32,6 +32,7 @@ mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use chrono::{DateTime, Utc};
@@ -108,6 +109,8 @@ pub struct Engine {
     pub workers: Workers,
     /// Catalog, locks and spilled rows: local, also when the store is not.
     state: PathBuf,
+    /// Every table was looked at for commits that a crash cut short.
+    looked_at_all: Arc<AtomicBool>,
 }
 
 /// The local folder of the catalog, the locks and spilled rows.
@@ -167,6 +170,7 @@ impl Engine {
             memory,
             workers: Workers::default(),
             state,
+            looked_at_all: Arc::default(),
         };
         engine.reread(None).await?;
         Ok(engine)

@@ -10,6 +10,9 @@
 //! forward is copying, not computing. Each step is recognizable as done: the other tables by an application transaction
 //! (`records/<slug>`, version), the catalog by its unique (model, version).
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use deltalake::kernel::Action;
@@ -197,16 +200,12 @@ impl Engine {
 
     /// Finishes every commit whose consequences are not all visible. Called with the publish lock held, when nobody
     /// else can be in the middle of publishing.
+    ///
+    /// What has ended in the catalog became visible in the same transaction, so it is enough to look at what is under
+    /// way there. The first time every table is looked at: the catalog may have been put back from a copy, or be new.
     pub(super) async fn roll_all_forward(&self, lock: &PublishLock) -> Result<u64, SyncError> {
-        let mut models = self.catalog.models().await?;
-        models.extend(self.project.models.keys().cloned());
-        models.sort_unstable();
-        models.dedup();
-        // where the catalog was lost, the store knows
-        let streams = match self.catalog.knows_publications().await? {
-            true => self.catalog.streams().await?,
-            false => self.store.list_streams().await?,
-        };
+        let looked_at_all = self.looked_at_all.load(Ordering::Relaxed);
+        let (models, streams) = if looked_at_all { self.under_way().await? } else { self.all_tables().await? };
         let mut rolled = 0;
         for model in models {
             let table = TableId::Records(model.clone());
@@ -238,7 +237,26 @@ impl Engine {
                 }
             }
         }
+        self.looked_at_all.store(true, Ordering::Relaxed);
         Ok(rolled)
+    }
+
+    /// The models and the streams that have a run or an upload under way, as far as the catalog knows.
+    async fn under_way(&self) -> Result<(BTreeSet<String>, Vec<String>), SyncError> {
+        let models = self.catalog.unfinished().await?.into_iter().map(|(model, _)| model).collect();
+        Ok((models, self.catalog.unfinished_uploads().await?))
+    }
+
+    /// The models and the streams that may have a table.
+    async fn all_tables(&self) -> Result<(BTreeSet<String>, Vec<String>), SyncError> {
+        let mut models: BTreeSet<String> = self.catalog.models().await?.into_iter().collect();
+        models.extend(self.project.models.keys().cloned());
+        // where the catalog was lost, the store knows
+        let streams = match self.catalog.knows_publications().await? {
+            true => self.catalog.streams().await?,
+            false => self.store.list_streams().await?,
+        };
+        Ok((models, streams))
     }
 
     /// What a commit said would follow; none when it is not one of ours (a table maintained by another tool).

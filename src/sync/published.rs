@@ -1,6 +1,7 @@
 //! What was published: the definitions that the record stores themselves hold, whatever the models' files say by now.
 
 use deltalake::DeltaTable;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::definition::{CONFIGURATION_KEY, Definition};
 use super::run::Base;
@@ -9,6 +10,9 @@ use crate::config::IdentityField;
 use crate::model::Model;
 use crate::profiles::ModelShape;
 use crate::store::{Cut, Store, StoreError, TableId, Version};
+
+/// Tables opened at once to see what they were made from; in an object store each takes several answers.
+const LOOKED_AT_ONCE: usize = 16;
 
 /// The definition that a record store was made from.
 pub(super) fn definition_of(id: &TableId, table: &DeltaTable) -> Result<Option<Definition>, SyncError> {
@@ -96,13 +100,21 @@ impl Engine {
         let cut = self.catalog.cut(None).await?;
         let records = cut.records.into_iter().map(|(slug, version)| (TableId::Records(slug), version));
         let streams = cut.streams.into_iter().map(|(stream, version)| (TableId::Stream(stream), version));
-        for (id, version) in records.chain(streams) {
-            let Some(table) = self.store.table(&id, Some(version)).await? else { continue };
-            let Some(definition) = definition_of(&id, &table)? else { continue };
+        let looks = records.chain(streams).map(|(id, version)| self.definition_at(id, version).boxed());
+        let mut definitions = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOOKED_AT_ONCE);
+        while let Some(definition) = definitions.try_next().await? {
+            let Some(definition) = definition else { continue };
             for field in fields {
                 definition.check_steps(&field.field, &field.normalize)?;
             }
         }
         Ok(())
+    }
+
+    async fn definition_at(&self, id: TableId, version: Version) -> Result<Option<Definition>, SyncError> {
+        match self.store.table(&id, Some(version)).await? {
+            Some(table) => definition_of(&id, &table),
+            None => Ok(None),
+        }
     }
 }
