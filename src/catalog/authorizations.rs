@@ -60,6 +60,12 @@ impl std::fmt::Debug for SealedAuthorization {
 }
 
 impl Catalog {
+    /// Is it of a version that has authorizations?
+    pub async fn knows_authorizations(&self) -> Result<bool, CatalogError> {
+        let asked = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'authorizations')";
+        Ok(sqlx::query_scalar(asked).fetch_one(&self.pool).await?)
+    }
+
     /// All authorizations, by id.
     pub async fn authorizations(&self) -> Result<Vec<SealedAuthorization>, CatalogError> {
         let rows = sqlx::query("SELECT * FROM authorizations ORDER BY id").fetch_all(&self.pool).await?;

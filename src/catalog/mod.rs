@@ -32,6 +32,9 @@ use crate::sync::report::{Hold, HoldStatus, RunReport, RunStatus};
 pub use uploads::{CollectedEvent, Journalled, UploadPublication};
 
 /// What can go wrong in the catalog.
+/// Connections to the file, each with a thread.
+const CONNECTIONS: u32 = 4;
+
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     #[error("catalog: {0}")]
@@ -119,9 +122,18 @@ impl Catalog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(30));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        // kept for good: see [`Catalog::open_all_connections`]
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).idle_timeout(None).max_lifetime(None);
+        let pool = pool.connect_with(options).await?;
         sqlx::migrate!("sql/catalog/migrations").run(&pool).await?;
         Ok(Self { pool })
+    }
+
+    /// Opens all connections now. Each has a thread of its own, which stands as high as the thread that first wanted it:
+    /// one opened for a run would keep those waiting who want an answer ([`crate::workers`]).
+    pub async fn open_all_connections(&self) -> Result<(), CatalogError> {
+        futures::future::try_join_all((0..CONNECTIONS).map(|_| self.pool.acquire())).await?;
+        Ok(())
     }
 
     /// A catalog that is there, as it is: to read, and nothing else.

@@ -1,5 +1,7 @@
 //! What was published, in order.
 
+use std::collections::BTreeSet;
+
 use sqlx::{Row, SqliteConnection};
 
 use super::{Catalog, CatalogError};
@@ -50,6 +52,13 @@ impl Catalog {
     /// The number of the newest publication: while it stays the same, so does what is visible.
     pub async fn newest_publication(&self) -> Result<Option<i64>, CatalogError> {
         Ok(sqlx::query_scalar("SELECT MAX(seq) FROM publications").fetch_one(&self.pool).await?)
+    }
+
+    /// What has ever been published: models by slug, streams by folder.
+    pub async fn published_models(&self) -> Result<BTreeSet<String>, CatalogError> {
+        let statement = include_str!("../../sql/catalog/published_models.sql");
+        let models: Vec<String> = sqlx::query_scalar(statement).fetch_all(&self.pool).await?;
+        Ok(models.into_iter().collect())
     }
 
     /// Publications from one number to another, both included, in order.

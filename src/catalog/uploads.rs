@@ -191,11 +191,6 @@ impl Catalog {
         Ok(sqlx::query_scalar("SELECT DISTINCT stream FROM uploads ORDER BY stream").fetch_all(&self.pool).await?)
     }
 
-    /// Has anything ever been published?
-    pub async fn knows_publications(&self) -> Result<bool, CatalogError> {
-        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM publications)").fetch_one(&self.pool).await?)
-    }
-
     /// Takes events into the journal; they are on disk when this returns.
     pub async fn journal_events(&self, batches: &[Batch]) -> Result<(), CatalogError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;

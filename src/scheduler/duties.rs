@@ -156,6 +156,10 @@ impl Core {
         if unfinished.iter().any(|(_, run_id)| own.iter().all(|run| run.run_id != *run_id)) {
             engine.recover().await?;
         }
+        let uploads = engine.catalog.unfinished_uploads().await?;
+        if !uploads.is_empty() {
+            engine.recover_uploads(&uploads).await?;
+        }
         let now = engine.clock.now();
         engine.catalog.trim_requests(now - REPEATABLE_FOR).await?;
         let trimmed = engine.catalog.trim_events(now - EVENTS_KEPT_FOR).await?;

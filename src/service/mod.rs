@@ -75,6 +75,7 @@ impl Service {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, SyncError> {
         let engine = Engine::open_for_runs(project, options.memory_limit, options.max_runs, clock).await?;
+        engine.catalog.open_all_connections().await?;
         Ok(Arc::new(Self {
             engine: RwLock::new(Arc::new(engine)),
             options,

@@ -236,6 +236,19 @@ impl Store {
         }
     }
 
+    /// What is committed onto an older store would be taken for what the catalog knows by that version.
+    pub fn check_not_behind(
+        id: &TableId,
+        table: Option<&DeltaTable>,
+        published: Option<Version>,
+    ) -> Result<(), StoreError> {
+        let newest = table.and_then(DeltaTable::version);
+        match published.filter(|published| Some(*published) > newest) {
+            Some(published) => Err(StoreError::Behind { table: id.folder(), published, newest }),
+            None => Ok(()),
+        }
+    }
+
     async fn exists(&self, table: &TableId) -> Result<bool, StoreError> {
         use futures::StreamExt;
         // not the folder: a crash during the first commit leaves it behind, empty or with an upload that did not end

@@ -123,6 +123,7 @@ impl Engine {
         self.clean_up_after(&model_lock, &held_run.model).await?;
         let publish_lock = self.publish_lock().await?;
         self.roll_all_forward(&publish_lock).await?;
+        self.check_shared(&publish_lock).await?;
         let (held_run, hold) = self.waiting(&held_run.run_id).await?;
 
         let id = Uuid::now_v7().to_string();

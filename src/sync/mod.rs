@@ -111,6 +111,8 @@ pub struct Engine {
     state: PathBuf,
     /// Every table was looked at for commits that a crash cut short.
     looked_at_all: Arc<AtomicBool>,
+    /// The tables that all share are as new as the catalog says.
+    checked_shared: Arc<AtomicBool>,
 }
 
 /// The local folder of the catalog, the locks and spilled rows.
@@ -128,7 +130,9 @@ pub async fn vault_of(project: &Project) -> Result<Vault, SyncError> {
     if !file.try_exists()? {
         return Ok(Vault::default());
     }
-    open_vault(&state, &Catalog::look_into(&file).await?).await
+    let catalog = Catalog::look_into(&file).await?;
+    // of an older version, perhaps: `check` comes before the upgrade
+    if catalog.knows_authorizations().await? { open_vault(&state, &catalog).await } else { Ok(Vault::default()) }
 }
 
 async fn open_vault(state: &Path, catalog: &Catalog) -> Result<Vault, SyncError> {
@@ -171,6 +175,7 @@ impl Engine {
             workers: Workers::default(),
             state,
             looked_at_all: Arc::default(),
+            checked_shared: Arc::default(),
         };
         engine.reread(None).await?;
         Ok(engine)

@@ -241,9 +241,25 @@ impl Engine {
         Ok(rolled)
     }
 
+    /// Are the tables that all share as new as the catalog says? Asked once, before the first commit.
+    pub(super) async fn check_shared(&self, _lock: &PublishLock) -> Result<(), SyncError> {
+        if !self.checked_shared.load(Ordering::Relaxed) {
+            let cut = self.catalog.cut(None).await?;
+            for (id, published) in [(TableId::Identities, cut.identities), (TableId::Changes, cut.changes)] {
+                Store::check_not_behind(&id, self.store.table(&id, None).await?.as_ref(), published)?;
+            }
+            self.checked_shared.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// The models and the streams that have a run or an upload under way, as far as the catalog knows.
     async fn under_way(&self) -> Result<(BTreeSet<String>, Vec<String>), SyncError> {
-        let models = self.catalog.unfinished().await?.into_iter().map(|(model, _)| model).collect();
+        let mut models: BTreeSet<String> =
+            self.catalog.unfinished().await?.into_iter().map(|(model, _)| model).collect();
+        // the catalog may have been lost, and the model come back after the first look
+        let known = self.catalog.published_models().await?;
+        models.extend(self.project.models.keys().filter(|slug| !known.contains(*slug)).cloned());
         Ok((models, self.catalog.unfinished_uploads().await?))
     }
 
@@ -252,11 +268,7 @@ impl Engine {
         let mut models: BTreeSet<String> = self.catalog.models().await?.into_iter().collect();
         models.extend(self.project.models.keys().cloned());
         // where the catalog was lost, the store knows
-        let streams = match self.catalog.knows_publications().await? {
-            true => self.catalog.streams().await?,
-            false => self.store.list_streams().await?,
-        };
-        Ok((models, streams))
+        Ok((models, self.store.list_streams().await?))
     }
 
     /// What a commit said would follow; none when it is not one of ours (a table maintained by another tool).
@@ -292,9 +304,14 @@ impl Engine {
                 self.clean_up_after(&lock, &model).await?;
             }
         }
-        for stream in self.catalog.streams().await? {
-            if let Some(lock) = self.try_stream_lock(&stream)? {
-                self.clean_up_uploads(&lock, &stream).await?;
+        self.recover_uploads(&self.catalog.streams().await?).await
+    }
+
+    /// [`Engine::recover`] of these streams alone: an upload that goes on holds its stream's lock.
+    pub async fn recover_uploads(&self, streams: &[String]) -> Result<(), SyncError> {
+        for stream in streams {
+            if let Some(lock) = self.try_stream_lock(stream)? {
+                self.clean_up_uploads(&lock, stream).await?;
             }
         }
         Ok(())

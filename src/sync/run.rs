@@ -108,6 +108,7 @@ impl Engine {
         }
         let publish_lock = self.publish_lock().await?;
         self.roll_all_forward(&publish_lock).await?;
+        self.check_shared(&publish_lock).await?;
         let outcome = self.stages(model, &base, extracted, &folder, report, true, progress).await?;
         if cancel.is_cancelled() {
             return Err(SyncError::Cancelled);
@@ -179,18 +180,25 @@ impl Engine {
 
     pub(super) async fn base(&self, slug: &str) -> Result<Base, SyncError> {
         let id = TableId::Records(slug.to_string());
-        let table = self.store.table(&id, None).await?;
-        // what is committed onto an older store would be taken for what the catalog knows by that version
-        let newest = table.as_ref().and_then(deltalake::DeltaTable::version);
-        if let Some(published) = self.catalog.published_version(slug).await?.filter(|v| Some(*v) > newest) {
-            return Err(StoreError::Behind { table: id.folder(), published, newest }.into());
-        }
-        let Some(table) = table else {
+        let Some(table) = self.table_to_change(&id, slug).await? else {
             return Ok(Base { table: None, definition: None, files: Vec::new() });
         };
         let files = Store::files(&id, &table)?;
         let definition = definition_of(&id, &table)?;
         Ok(Base { table: Some(table), definition, files })
+    }
+
+    /// The table as it is now. `published_as`: its name in the catalog.
+    pub(super) async fn table_to_change(
+        &self,
+        id: &TableId,
+        published_as: &str,
+    ) -> Result<Option<DeltaTable>, SyncError> {
+        // before the table, so that what is published meanwhile is in it
+        let published = self.catalog.published_version(published_as).await?;
+        let table = self.store.table(id, None).await?;
+        Store::check_not_behind(id, table.as_ref(), published)?;
+        Ok(table)
     }
 
     pub(super) async fn extracted(

@@ -141,6 +141,7 @@ impl Engine {
 
         let lock = self.publish_lock().await?;
         self.roll_all_forward(&lock).await?;
+        self.check_shared(&lock).await?;
         let redefine = base.definition.as_ref() != Some(&definition);
         let cx = Arc::new(Publishing {
             store: self.store.clone(),

@@ -52,7 +52,7 @@ pub(super) struct Folded {
 impl Engine {
     pub(super) async fn stream_base(&self, stream: &str) -> Result<StreamBase, SyncError> {
         let id = TableId::Stream(stream.to_string());
-        let Some(table) = self.store.table(&id, None).await? else {
+        let Some(table) = self.table_to_change(&id, &id.folder()).await? else {
             return Ok(StreamBase { table: None, definition: None, files: Vec::new(), columns: Vec::new() });
         };
         let corrupt = |message: String| StoreError::Corrupt { table: id.folder(), message };

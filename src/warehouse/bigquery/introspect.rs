@@ -83,7 +83,11 @@ async fn column_count(api: &Api, name: &TableName) -> (Option<u64>, Option<Strin
     let names_only = [("fields", "schema(fields(name))")];
     match api.request::<Named>(what, Method::GET, &path, &names_only, NO_BODY).await {
         Ok(table) => (Some(table.schema.fields.len() as u64), None),
-        Err(fault) => (None, Some(fault.into_error(what, None, &api.asker().await).message)),
+        Err(fault) => {
+            let error = fault.into_error(what, None, &api.asker().await);
+            // what passes says nothing of the table
+            (None, (!error.is_retryable()).then_some(error.message))
+        }
     }
 }
 

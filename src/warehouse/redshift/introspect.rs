@@ -1,6 +1,9 @@
 //! Tables, columns and the planner's estimate, by Redshift's own views (which list late-binding views and external
 //! tables too).
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use super::dialect::quote_name;
 use super::types::{self, Via};
 use crate::values::ValueType;
@@ -10,11 +13,24 @@ use crate::warehouse::postgres::types::Plan;
 use crate::warehouse::{ColumnInfo, CostEstimate, TableInfo, WarehouseError};
 
 const TABLES: &str = include_str!("../../../sql/warehouse/redshift/tables.sql");
+const COLUMN_COUNTS: &str = include_str!("../../../sql/warehouse/redshift/column_counts.sql");
+/// Late-binding views and external tables are looked at one by one, which may take minutes: the list does without.
+const COUNTING: Duration = Duration::from_secs(15);
 const COLUMNS: &str = include_str!("../../../sql/warehouse/redshift/columns.sql");
 
 /// The tables and views of this database, by schema.
 pub(super) async fn tables(session: &mut Session) -> Result<Vec<TableInfo>, WarehouseError> {
     let rows = session.rows(TABLES, &[]).await?;
+    // last: a statement that is given up leaves the session as it is
+    let counts = match tokio::time::timeout(COUNTING, session.rows(COLUMN_COUNTS, &[])).await {
+        Ok(Ok(counted)) => {
+            counted.iter().filter_map(|row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?))).collect()
+        }
+        other => {
+            tracing::debug!(refused = ?other.err().map(|_| COUNTING), "the columns of the tables are not counted");
+            HashMap::<String, i64>::new()
+        }
+    };
     rows.iter()
         .map(|row| {
             let kind: Option<String> = row.try_get(1).map_err(unexpected)?;
@@ -22,9 +38,9 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<TableInfo>, Ware
                 Some("base table") | None => "table".to_string(),
                 Some(other) => other.to_string(),
             };
-            let columns: Option<i64> = row.try_get(2).map_err(unexpected)?;
-            let columns = columns.and_then(|n| u64::try_from(n).ok());
-            Ok(TableInfo { name: row.try_get(0).map_err(unexpected)?, kind, columns, error: None })
+            let name: String = row.try_get(0).map_err(unexpected)?;
+            let columns = counts.get(&name).and_then(|n| u64::try_from(*n).ok());
+            Ok(TableInfo { name, kind, columns, error: None })
         })
         .collect()
 }
